@@ -1,0 +1,5 @@
+"""``python -m deploy VERB``."""
+
+from deploy.cli.main import entry
+
+entry()

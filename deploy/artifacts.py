@@ -1,0 +1,110 @@
+"""Artefact files: how they are named, hashed and written so that a killed run leaves no half file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import DeployError, InputError, MachineError
+from deploy.specs import Precision
+
+
+@dataclass(frozen=True)
+class ArtifactNames:
+    """Where the artefacts of one model lie: ``<folder>/<stem>.<precision>.<kind>``."""
+
+    folder: Path
+    stem: str
+
+    @staticmethod
+    def of(path: Path) -> ArtifactNames:
+        """The family a file belongs to: ``out/net.int8.rtx.plan`` belongs to ``out/net``."""
+        stem = path.name
+        for suffix in (".json", ".plan", ".rtx", ".onnx", *(f".{p}" for p in Precision)):
+            stem = stem[: -len(suffix)] if stem.endswith(suffix) and stem != suffix else stem
+        return ArtifactNames(path.parent, stem)
+
+    def onnx(self, precision: Precision) -> Path:
+        """The graph TensorRT builds: FP32 has no infix, it is what export wrote."""
+        infix = "" if precision is Precision.FP32 else f".{precision}"
+        return self.folder / f"{self.stem}{infix}.onnx"
+
+    def calibration(self) -> Path:
+        return self.folder / f"{self.stem}.int8.calib.json"
+
+    def plan(self, precision: Precision, *, rtx: bool) -> Path:
+        return self.folder / f"{self.stem}.{precision}{'.rtx' if rtx else ''}.plan"
+
+
+def plan_manifest_path(plan: Path) -> Path:
+    """``net.int8.plan`` → ``net.int8.plan.json``."""
+    return plan.with_name(plan.name + ".json")
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file in hex, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_error(path: Path, error: OSError) -> DeployError:
+    """The clear form of an operating-system error met while writing ``path``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError(f"no space left to write {path}", fix="Free disk space or choose another folder with -o.")
+    reason = error.strerror or str(error)
+    return InputError(f"cannot write {path}", got=reason.lower(), fix="Choose a writable path with -o.")
+
+
+def check_writable(path: Path) -> None:
+    """Fail before long work, not after it, if ``path`` cannot be written. Leaves nothing behind."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it into place on success, remove it on any failure."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        # mkstemp makes the file private; an artefact gets the permissions any new file would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,1 @@
+"""The command line: one small file per verb, each with ``add_arguments`` and ``run``."""

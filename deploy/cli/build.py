@@ -1,0 +1,134 @@
+"""An ONNX graph → the FP32, FP16 or INT8 graph and a TensorRT engine: quantize, verify, build.
+
+  python build_engine.py mobilenet_v3_large.onnx --precision fp16
+  python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --batch 1:8:32
+  python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --backend none
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.console import Bars, Console
+from deploy.errors import InputError
+from deploy.specs import Precision, ShapeProfile
+
+if TYPE_CHECKING:
+    from deploy.parity.compare import Comparison
+    from deploy.workflows.build import BuildReport
+
+METHODS = ("max", "percentile", "entropy", "mse")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("onnx", metavar="MODEL.onnx", type=Path, help="the FP32 graph")
+    parser.add_argument("--precision", required=True, choices=[str(p) for p in Precision], help="what to compute in")
+    parser.add_argument(
+        "--calibration-data", type=Path, metavar="DIR|FILE.npz", help="typical images, or arrays named as the inputs"
+    )
+    parser.add_argument("--calibration-method", choices=METHODS, help="how ranges are chosen (default mse)")
+    parser.add_argument("--calibration-images", type=int, metavar="N", help="at most this many images (default 512)")
+    parser.add_argument(
+        "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "tensorrt", "tensorrt_rtx", "none"),
+        default="auto",
+        help="auto: tensorrt where it is installed and there is a GPU, else tensorrt_rtx, which builds on a CPU; "
+        "none: stop at the precise graph",
+    )
+    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel times kept between builds (tensorrt)")
+    parser.add_argument("--workspace", type=float, metavar="GIB", help="scratch memory one layer may use, in GiB")
+    parser.add_argument(
+        "--compute-capability", metavar="X.Y", help="the GPU to build for, such as 8.9 (tensorrt_rtx; default: any)"
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write everything the builder says to a file")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the engine (default ./MODEL.PRECISION.plan)")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from deploy.workflows.build import BuildRequest, build
+
+    if args.calibration_images is not None and args.calibration_images < 1:
+        raise InputError("calibration needs images", got=args.calibration_images, expected="--calibration-images of 1 or more")
+    request = BuildRequest(
+        onnx=args.onnx,
+        precision=Precision(args.precision),
+        calibration_data=args.calibration_data,
+        calibration_method=args.calibration_method,
+        calibration_images=args.calibration_images,
+        batch=ShapeProfile.parse(args.batch) if args.batch else None,
+        backend=args.backend,
+        timing_cache=args.timing_cache,
+        workspace_gib=args.workspace,
+        compute_capability=args.compute_capability,
+        output=args.output,
+        log=args.log,
+    )
+    with console.bars() as bars:
+        report = build(request, _Reporter(console, bars))
+    for warning in report.builder_warnings:
+        console.warn(f"builder: {warning}")
+    _print(report, console)
+    return 0
+
+
+class _Reporter:
+    """The build's reports, on the console."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        self.note, self.warn = console.note, console.warn
+        self.calibrating, self.phases = bars.counter("calibrating"), bars
+
+
+def _print(report: BuildReport, console: Console) -> None:
+    if console.as_json:
+        console.document(_document(report))
+        return
+    manifest = report.manifest
+    rows = [["graph", _sized(report.onnx)], *([["engine", _sized(report.plan)]] if report.plan else [])]
+    rows += [[f"{what} against FP32", _figures(comparison)] for what, comparison in report.verdicts.items()]
+    rows += _quantization(manifest.quantization or {})
+    if manifest.engine is not None:
+        rows.append(["batch", str(manifest.engine.batch)])
+    rows += [["evidence", text] for text in report.evidence]
+    rows.append(["seconds", ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.seconds.items())])
+    console.table([f"{manifest.model} {manifest.precision}", "built"], rows)
+
+
+def _sized(path: Path) -> str:
+    return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def _figures(comparison: Comparison) -> str:
+    return (
+        f"SQNR {comparison.sqnr_db:.1f} dB, cosine {comparison.cosine:.4f}, top-1 agreement "
+        f"{100 * comparison.top1:.1f} % of {comparison.samples}, max relative error {comparison.relative:.1e}"
+    )
+
+
+def _quantization(facts: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    if "method" in facts:
+        rows.append(["calibration", f"{facts['method']} over {facts['images']} images"])
+        share = facts["int8_mac_share"]
+        of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
+        rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
+    if facts.get("fp32_nodes"):
+        rows.append(["in FP32", ", ".join(facts["fp32_nodes"])])
+    return rows
+
+
+def _document(report: BuildReport) -> dict[str, Any]:
+    return {
+        "onnx": str(report.onnx),
+        "plan": str(report.plan) if report.plan else None,
+        "verdicts": {what: comparison.to_dict() for what, comparison in report.verdicts.items()},
+        "evidence": list(report.evidence),
+        "builder_warnings": list(report.builder_warnings),
+        "seconds": dict(report.seconds),
+        "manifest": report.manifest.to_dict(),
+    }

@@ -1,0 +1,114 @@
+"""What a command says: results to stdout, everything else to stderr; under ``--json`` one document on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deploy.errors import DeployError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+class Console:
+    """Prints for a person or, with ``as_json``, for a program."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def note(self, text: str) -> None:
+        """A step or a fact a person wants while waiting."""
+        if not self.as_json:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Something the user must know; also under ``--json``."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def error(self, error: DeployError, exit_code: int | None = None) -> None:
+        """One line (and details, where there are any) on stderr; under ``--json`` the document on stdout too."""
+        print("\n".join([f"error: {error.headline}", *(f"  {line}" for line in error.details)]), file=sys.stderr)
+        if self.as_json:
+            code = error.exit_code if exit_code is None else exit_code
+            self.document({**error.as_dict(), "exit_code": code})
+
+    def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
+        """The one JSON document of ``--json``."""
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def text(self, text: str) -> None:
+        """A line of the result, for a person."""
+        if not self.as_json:
+            print(text)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+        """A table of the result, for a person; columns of numbers are aligned to the right."""
+        if self.as_json:
+            return
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            numbers = all(_is_number(row[index]) for row in rows)
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(str(cell) for cell in row))
+        # A pipe or a file is not 80 columns wide: lines there are never wrapped.
+        RichConsole(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+
+    @contextlib.contextmanager
+    def bars(self) -> Iterator[Bars]:
+        """Progress bars on stderr; they draw nothing where stderr is not a terminal."""
+        if self.as_json or not sys.stderr.isatty():
+            yield Bars(None)
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import Progress as RichProgress
+
+        with RichProgress(console=RichConsole(stderr=True), transient=True) as drawn:
+            yield Bars(drawn)
+
+
+class Bars:
+    """Counters, and phases that nest and overlap as TensorRT's do, indented under their parent."""
+
+    def __init__(self, drawn: RichProgress | None) -> None:
+        self._drawn = drawn
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
+
+    def counter(self, label: str) -> Progress:
+        """A callback ``(done, total)`` that draws a bar, gone when all is done."""
+
+        def update(done: int, total: int) -> None:
+            if label not in self._tasks:
+                self.start(label, None, total)
+            self.step(label, done)
+            if done >= total:
+                self.finish(label)
+
+        return update
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        if self._drawn is not None:
+            depth = self._tasks[parent][1] + 1 if parent in self._tasks else 0
+            self._tasks[phase] = (self._drawn.add_task("  " * depth + phase, total=steps), depth)
+
+    def step(self, phase: str, step: int) -> None:
+        if self._drawn is not None and phase in self._tasks:
+            self._drawn.update(self._tasks[phase][0], completed=step)
+
+    def finish(self, phase: str) -> None:
+        if self._drawn is not None and phase in self._tasks:
+            self._drawn.remove_task(self._tasks.pop(phase)[0])
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float) or str(cell)[:1].isdigit()

@@ -1,0 +1,121 @@
+"""A PyTorch model by name → a simplified ONNX graph, compared with PyTorch at every step.
+
+  python export.py --model mobilenet_v3_large
+  python export.py --model mobilenet_v3_small --weights digits.safetensors --num-classes 10 --image-size 64
+  python export.py --list
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.console import Console
+from deploy.cli.options import add_network_options, network_options
+from deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.workflows.export import ExportReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="the model, as --list names it")
+    parser.add_argument("--list", action="store_true", help="list the models and exit")
+    add_network_options(parser)
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
+    parser.add_argument(
+        "--batch", default="dynamic", metavar="dynamic|N", help="a dynamic batch axis, or a fixed size (default dynamic)"
+    )
+    parser.add_argument("--no-simplify", action="store_true", help="leave out onnxsim")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    if args.list:
+        return _list(console)
+    if not args.model:
+        raise InputError("which model?", expected="--model NAME", fix="All names: python export.py --list")
+    from deploy.workflows.export import ExportRequest, export_model
+
+    request = ExportRequest(
+        **network_options(args),
+        labels=args.labels,
+        batch=_batch(args.batch),
+        simplify=not args.no_simplify,
+    )
+    report = export_model(request, _output(args.output, args.model), console.note)
+    if report.reason_for_random:
+        console.warn(report.reason_for_random)
+    if report.manifest.weights.warning:
+        console.warn(report.manifest.weights.warning)
+    _print(report, console)
+    return 0
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError("cannot read the batch size", got=text, expected="dynamic, or a number of 1 or more")
+    return int(text)
+
+
+def _output(given: Path | None, model: str) -> Path:
+    name = f"{model}.onnx"
+    if given is None:
+        return Path(name)
+    return given / name if given.is_dir() else given
+
+
+def _list(console: Console) -> int:
+    from deploy.runtime.pytorch import model_table
+
+    models = model_table()
+    if console.as_json:
+        console.document(models)
+        return 0
+    rows = [
+        [m["name"], f"{m['parameters']:,}", f"{m['gmacs']:.3f}", m["input_size"], m["top1"] or "", ", ".join(m["aliases"])]
+        for m in models
+    ]
+    console.table(["model", "parameters", "GMACs", "input", "top-1 %", "aliases"], rows)
+    return 0
+
+
+def _print(report: ExportReport, console: Console) -> None:
+    if console.as_json:
+        console.document(_document(report))
+        return
+    manifest, last = report.manifest, list(report.parity.values())[-1]
+    nodes = " → ".join(f"{count} {step}" for step, count in report.nodes.items())
+    assert manifest.parameters is not None
+    assert manifest.macs is not None
+    rows = [
+        ["file", f"{report.path} ({report.path.stat().st_size / 1e6:.1f} MB)"],
+        ["nodes", nodes],
+        ["operators", ", ".join(f"{count} {name}" for name, count in report.operators.items())],
+        ["parameters", f"{manifest.parameters:,}"],
+        ["MACs per image", f"{manifest.macs / 1e9:.3f} G"],
+        ["input", str(manifest.inputs[0])],
+        ["output", str(manifest.outputs[0])],
+        ["preprocessing", str(manifest.preprocessing)],
+        ["weights", " ".join(filter(None, [manifest.weights.source, manifest.weights.name]))],
+        ["against PyTorch", f"max relative error {last.relative:.1e}, SQNR {last.sqnr_db:.0f} dB ({last.samples} images)"],
+        ["seconds", ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.steps.items())],
+    ]
+    console.table([manifest.model, "exported and equal to PyTorch"], rows)
+
+
+def _document(report: ExportReport) -> dict[str, Any]:
+    return {
+        "file": str(report.path),
+        "bytes": report.path.stat().st_size,
+        "nodes": report.nodes,
+        "operators": report.operators,
+        "parity": {step: comparison.to_dict() for step, comparison in report.parity.items()},
+        "seconds": report.steps,
+        "manifest": report.manifest.to_dict(),
+    }

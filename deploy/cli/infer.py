@@ -1,0 +1,136 @@
+"""Images → predictions, by an ONNX graph (ONNX Runtime) or a TensorRT engine.
+
+  python infer.py --engine mobilenet_v3_large.onnx cat.jpg
+  python infer.py --engine digits.int8.rtx.plan --top-k 3 photos/ --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.console import Console
+from deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.images.classify import Prediction
+    from deploy.runtime.base import Array, Runner
+    from deploy.specs import Preprocessing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", required=True, metavar="FILE", type=Path, help="an .onnx graph or a .plan engine")
+    parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", type=Path, help="image files, or folders of them")
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to print per image (default 5)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (default 8)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own")
+    parser.add_argument(
+        "--image-size", type=int, metavar="S", help="for a graph without a manifest: side of its square input, pixels"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from deploy.data import find_images
+    from deploy.images.classify import read_labels
+    from deploy.runtime.open import open_runner
+
+    _check_positive(args)
+    labels = read_labels(args.labels) if args.labels else None
+    paths = find_images(args.images)
+    with open_runner(args.engine, device=args.device, threads=args.threads) as runner:
+        if runner.manifest is not None and runner.manifest.weights.warning:
+            console.warn(runner.manifest.weights.warning)
+        job = _Job(runner, args, labels, console)
+        results, seconds = job.run(paths)
+    _report(console, job, results, seconds)
+    # The readable images have been answered; that one was not still shows in the exit code.
+    return InputError.exit_code if job.unreadable else 0
+
+
+def _check_positive(args: argparse.Namespace) -> None:
+    for name in ("top_k", "batch_size", "threads", "image_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag} is a count", got=value, expected="1 or more", fix=f"Leave {flag} out for the default.")
+
+
+class _Job:
+    """Images through one runner; unreadable ones are reported and skipped."""
+
+    def __init__(
+        self, runner: Runner, args: argparse.Namespace, labels: tuple[str, ...] | None, console: Console
+    ) -> None:
+        self.runner, self._console = runner, console
+        self.engine: Path = args.engine
+        self.preprocessing = _preprocessing(runner, args.image_size, console)
+        self.unreadable: list[tuple[Path, InputError]] = []
+        self._labels = labels or (runner.manifest.labels if runner.manifest else None)
+        self._top_k, self._batch_size = args.top_k, args.batch_size
+
+    def run(self, paths: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
+        """Predictions per image, and the seconds from the first byte read to the last prediction."""
+        from deploy.data import image_batches
+
+        start = time.perf_counter()
+        results: dict[Path, list[Prediction]] = {}
+        for batch, files in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
+            results.update(zip(files, self._predict(batch)))
+        return results, time.perf_counter() - start
+
+    def _predict(self, batch: Array) -> list[list[Prediction]]:
+        from deploy.images.classify import top_k
+        from deploy.runtime.rows import infer_rows
+
+        outputs = infer_rows(self.runner, {self.runner.inputs[0].name: batch})
+        return top_k(outputs[self.runner.outputs[0].name], self._top_k, self._labels)
+
+    def _skip(self, path: Path, error: InputError) -> None:
+        self.unreadable.append((path, error))
+        self._console.warn(f"skipped: {error.headline}")
+
+
+def _preprocessing(runner: Runner, image_size: int | None, console: Console) -> Preprocessing:
+    if runner.manifest is not None and runner.manifest.preprocessing is not None:
+        return runner.manifest.preprocessing
+    from deploy.images.default import default_preprocessing
+
+    preprocessing = default_preprocessing(runner.inputs, image_size)
+    console.warn(f"the file has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
+    return preprocessing
+
+
+def _report(console: Console, job: _Job, results: dict[Path, list[Prediction]], seconds: float) -> None:
+    if console.as_json:
+        console.document(_document(job, results, seconds))
+        return
+    for path, predictions in results.items():
+        console.text(f"{path}")
+        for prediction in predictions:
+            console.text(f"  {100 * prediction.probability:6.2f} %  {prediction.label or prediction.index}")
+    rate = len(results) / seconds
+    count = f"{len(results)} image{'s' if len(results) > 1 else ''}"
+    console.text(f"{count} in {seconds:.3f} s, {rate:.1f} images/s with decoding; {job.runner.execution}")
+
+
+def _document(job: _Job, results: dict[Path, list[Prediction]], seconds: float) -> dict[str, Any]:
+    manifest = job.runner.manifest
+    return {
+        "engine": str(job.engine),
+        "model": manifest.model if manifest else None,
+        "execution": job.runner.execution,
+        "warning": manifest.weights.warning if manifest else None,
+        "preprocessing": job.preprocessing.to_dict(),
+        "images": [
+            {"image": str(path), "predictions": [asdict(prediction) for prediction in predictions]}
+            for path, predictions in results.items()
+        ],
+        "unreadable": [{"image": str(path), **error.as_dict()} for path, error in job.unreadable],
+        "seconds": seconds,
+        "images_per_second": len(results) / seconds,
+    }

@@ -1,0 +1,123 @@
+"""What a graph, an engine or a model is: manifest, inputs and outputs, operators, precision of each layer.
+
+  python -m deploy inspect mobilenet_v3_large.int8.onnx --layers
+  python -m deploy inspect mobilenet_v3_large.int8.rtx.plan --json
+  python -m deploy inspect mobilenet_v3_large
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from deploy.cli.console import Console
+from deploy.errors import InputError
+from deploy.manifest import Manifest, read_plan_manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="FILE|NAME", help="an .onnx graph, a .plan engine, or a model's name")
+    parser.add_argument("--layers", action="store_true", help="list every layer with its precision")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    path = Path(args.what)
+    if path.suffix == ".onnx":
+        return _graph(path, args.layers, console)
+    if path.suffix == ".plan":
+        return _plan(path, console)
+    if path.exists() or path.suffix:
+        raise InputError(f"{path} cannot be inspected", expected="an .onnx or .plan file, or a model's name")
+    return _model(args.what, console)
+
+
+def _graph(path: Path, layers: bool, console: Console) -> int:
+    from deploy.graph.files import load, read_manifest
+    from deploy.graph.summary import summarize
+
+    model = load(path)
+    manifest, summary = read_manifest(model, str(path)), summarize(model)
+    if console.as_json:
+        document = {"file": str(path), "graph": asdict(summary), "manifest": manifest.to_dict() if manifest else None}
+        console.document(document)
+        return 0
+    rows = [
+        ["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"],
+        ["opset, IR version", f"{summary.opset}, {summary.ir_version}"],
+        ["nodes", f"{summary.nodes}: " + _counts(summary.operators)],
+        *([f"in {name}", _counts(counts)] for name, counts in summary.precisions.items() if name != "-"),
+    ]
+    console.table(["graph", path.name], rows + _manifest_rows(manifest))
+    if layers:
+        console.table(
+            ["layer", "operator", "precision", "output"],
+            [[layer.name, layer.operator, layer.precision, layer.output] for layer in summary.layers],
+        )
+    return 0
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
+    if manifest is None:
+        return [["manifest", "none: this file was made by another tool"]]
+    weights = manifest.weights
+    rows = [
+        ["model", f"{manifest.model} ({manifest.task})"],
+        ["precision", str(manifest.precision)],
+        ["weights", " ".join(filter(None, [weights.source, weights.name, weights.sha256 and weights.sha256[:12]]))],
+        ["inputs", ", ".join(map(str, manifest.inputs))],
+        ["outputs", ", ".join(map(str, manifest.outputs))],
+        ["preprocessing", str(manifest.preprocessing) if manifest.preprocessing else "none"],
+        ["labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:3])}, …" if manifest.labels else "none"],
+        ["made by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
+    ]
+    rows += [["parity", _parity(figures)] for figures in manifest.parity]
+    if manifest.quantization:
+        facts = manifest.quantization
+        rows.append(["quantization", ", ".join(f"{key} {facts[key]}" for key in facts if not isinstance(facts[key], dict))])
+    return rows
+
+
+def _parity(figures: dict[str, Any]) -> str:
+    sqnr = figures.get("sqnr_db")
+    decibel = f", SQNR {sqnr:.1f} dB" if isinstance(sqnr, float) else ""
+    relative = figures.get("relative")
+    error = f"max relative error {relative:.1e}" if isinstance(relative, float) else "not finite"
+    return f"against {figures.get('against')}: {error}{decibel}, {figures.get('samples')} samples of {figures.get('input')}"
+
+
+def _plan(path: Path, console: Console) -> int:
+    from deploy.engine.preflight import plan_kind
+
+    kind, manifest = plan_kind(path), read_plan_manifest(path)
+    if console.as_json:
+        console.document({"file": str(path), "kind": kind, "manifest": manifest.to_dict() if manifest else None})
+        return 0
+    rows = [["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"], ["kind", kind]]
+    if manifest is not None and manifest.engine is not None:
+        engine = manifest.engine
+        rows += [
+            ["built by", f"{engine.flavour} {engine.version}"],
+            ["batch", str(engine.batch)],
+            ["built on", f"{engine.gpu} (compute capability {engine.compute_capability})" if engine.gpu else "no GPU"],
+            ["graph", f"{engine.onnx_file} (sha256 {engine.onnx_sha256[:12]})"],
+            *([f"option {name}", str(value)] for name, value in engine.options.items()),
+        ]
+    console.table(["engine", path.name], rows + _manifest_rows(manifest))
+    return 0
+
+
+def _model(name: str, console: Console) -> int:
+    from deploy.runtime.pytorch import model_facts
+
+    facts = model_facts(name)
+    if console.as_json:
+        console.document(facts)
+        return 0
+    console.table(["model", name], [[key.replace("_", " "), str(value)] for key, value in facts.items()])
+    return 0

@@ -1,0 +1,105 @@
+"""``python -m deploy VERB``: finds the verb, runs it, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn, Protocol, cast
+
+from deploy import __version__
+from deploy.cli.console import Console
+from deploy.errors import DeployError, InputError
+
+# Verb → what it does. Each is the module deploy.cli.<verb>, imported only when it runs.
+VERBS = {
+    "export": "a PyTorch model by name → a simplified, verified ONNX graph",
+    "build": "an ONNX graph → FP32, FP16 or INT8 graph and TensorRT engine",
+    "infer": "images → predictions, by an ONNX graph or an engine",
+    "verify": "compare graphs and engines with a reference, number by number",
+    "eval": "top-1 and top-5 accuracy on a folder of labelled images",
+    "inspect": "what a graph or an engine is: manifest, inputs, operators, precisions",
+    "doctor": "what this machine can do, and what to install for the rest",
+}
+INTERRUPTED, BUG = 130, 70  # 128 + SIGINT; EX_SOFTWARE of sysexits.h
+
+
+class Verb(Protocol):
+    """What a verb's module has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace, console: Console) -> int: ...
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors on one line that say what to type next."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, fix=f"See {self.prog} --help.")
+
+
+def entry(verb: str | None = None) -> NoReturn:
+    """Run the command line and exit; ``verb`` is set by the root scripts (``export.py`` is ``export``)."""
+    sys.exit(main(sys.argv[1:], verb))
+
+
+def main(argv: Sequence[str], verb: str | None = None) -> int:
+    """Run one command and return its exit code (see :mod:`deploy.errors`)."""
+    signal.signal(signal.SIGTERM, _terminated)
+    console = Console(as_json="--json" in argv)
+    try:
+        if verb is None:
+            return _dispatch(list(argv), console)
+        return _run(verb, list(argv), console, sys.argv[0].rsplit("/", 1)[-1])
+    except DeployError as error:
+        console.error(error)
+        _trace_if_asked(argv)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.error(DeployError("interrupted; no file was left half-written"), INTERRUPTED)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (| head); Python would complain at exit
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug must not print a traceback unasked
+        fix = "This is a bug: please report it with the output of --debug."
+        console.error(DeployError(f"{type(error).__name__}: {error}", fix=fix), BUG)
+        _trace_if_asked(argv)
+        return BUG
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C, so that temporary files go."""
+    raise KeyboardInterrupt
+
+
+def _trace_if_asked(argv: Sequence[str]) -> None:
+    if "--debug" in argv:
+        traceback.print_exc()
+
+
+def _dispatch(argv: list[str], console: Console) -> int:
+    parser = _Parser(
+        prog="python -m deploy",
+        description="PyTorch CNNs through ONNX to FP16/INT8 TensorRT engines.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="verbs:\n" + "\n".join(f"  {name:<8} {text}" for name, text in VERBS.items()),
+    )
+    parser.add_argument("--version", action="version", version=f"deploy-toolkit {__version__}")
+    parser.add_argument("verb", metavar="VERB", choices=VERBS, help="one of the verbs below; VERB --help tells more")
+    parsed, _ = parser.parse_known_args(argv[:1])
+    return _run(parsed.verb, argv[1:], console, f"python -m deploy {parsed.verb}")
+
+
+def _run(verb: str, argv: list[str], console: Console, prog: str) -> int:
+    module = cast("Verb", importlib.import_module(f"deploy.cli.{verb}"))
+    parser = _Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document to stdout and nothing else there")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return module.run(parser.parse_args(argv), console)

@@ -1,0 +1,64 @@
+"""Images in one folder per class, as torchvision's ``ImageFolder`` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.data.files import images_below
+from deploy.data.loading import OnError, image_batches, log_skipped
+from deploy.errors import InputError
+from deploy.specs import Preprocessing
+
+LabelledBatch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64], list[Path]]
+
+
+class LabelledImages:
+    """``root/<class>/…/*.jpg``: the sorted folder names are the classes, their order is the class index.
+
+    Unlike in ``ImageFolder``, hidden folders are no classes, and a class may be empty.
+
+    Attributes:
+        classes: the folder names, by class index.
+        labels: the class index of each image file.
+
+    Raises:
+        InputError: ``root`` is no folder, or holds no class folder with an image in it.
+    """
+
+    def __init__(
+        self, root: Path, preprocessing: Preprocessing, input_name: str, on_error: OnError = log_skipped
+    ) -> None:
+        self.classes = _class_names(root)
+        self.labels = {path: index for index, name in enumerate(self.classes) for path in images_below(root / name)}
+        if not self.labels:
+            raise _wrong_layout(root, f"{len(self.classes)} folders and no image in them")
+        self._preprocessing = preprocessing
+        self._input_name = input_name
+        self._on_error = on_error
+
+    def __len__(self) -> int:
+        """The images found, unreadable ones too."""
+        return len(self.labels)
+
+    def batches(self, batch_size: int) -> Iterator[LabelledBatch]:
+        """Feeds by input name, int64 class indices, and the files, image by image.
+
+        Raises as :func:`~deploy.data.loading.image_batches`.
+        """
+        for batch, paths in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
+            yield {self._input_name: batch}, np.array([self.labels[path] for path in paths], np.int64), paths
+
+
+def _class_names(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise _wrong_layout(root, "a file" if root.exists() else "nothing at that path")
+    return sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _wrong_layout(root: Path, got: str) -> InputError:
+    return InputError(f"no labelled images in {root}", got=got, expected="one folder per class: ROOT/CLASS/*.jpg")

@@ -1,0 +1,212 @@
+"""ONNX bytes → a TensorRT plan. Precision is in the graph: every network is built strongly typed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.artifacts import sha256_bytes
+from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition, TensorRt
+from deploy.engine.flavours import Flavour, capabilities
+from deploy.engine.log import LogLine, failures, process_logger, recording, warnings
+from deploy.engine.network import add_batch_profile, parse_onnx
+from deploy.engine.progress import Progress, Watch, make_monitor
+from deploy.engine.timing import check_timing_cache, load_timing_cache, save_timing_cache
+from deploy.errors import DeployError, InputError, MachineError
+from deploy.manifest import EngineInfo
+from deploy.runtime import cuda
+from deploy.specs import ShapeProfile
+
+_building = threading.Lock()
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the builder is told. None leaves TensorRT's default.
+
+    Attributes:
+        workspace_gib: most scratch memory one layer may use, in GiB.
+        optimization_level: 0 (quickest build) to 5 (fastest plan).
+        compute_capability: the GPU to build for, for example ``8.9``, where it is not the one here (TensorRT-RTX).
+        timing_cache: file of kernel times, read and rewritten (TensorRT).
+    """
+
+    workspace_gib: float | None = None
+    optimization_level: int | None = None
+    compute_capability: str | None = None
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise InputError("unknown optimization level", got=self.optimization_level, expected="0 to 5")
+        if self.workspace_gib is not None and self.workspace_gib <= 0:
+            raise InputError("the workspace is in GiB", got=self.workspace_gib, expected="more than 0")
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A plan and how it was made.
+
+    Attributes:
+        plan: the serialised engine; write it as it is.
+        batch: the batch sizes it takes.
+        options: what the builder was set to, for the manifest.
+        warnings: the builder's, each once.
+        seconds: wall clock of parsing and building.
+    """
+
+    plan: bytes = field(repr=False)
+    flavour: str
+    version: str
+    batch: ShapeProfile
+    options: dict[str, Any]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def info(self, onnx_file: str, onnx: bytes) -> EngineInfo:
+        """The manifest's record of this plan, with the GPU of this machine if there is one.
+
+        A TensorRT plan is bound to that GPU's compute capability, a TensorRT-RTX plan only to one asked for.
+        """
+        gpu = next(iter(cuda.devices()), None)
+        bound_to = gpu.compute_capability if gpu and not capabilities(self.flavour).rtx else None
+        return EngineInfo(
+            flavour=self.flavour,
+            version=self.version,
+            batch=self.batch,
+            onnx_file=onnx_file,
+            onnx_sha256=sha256_bytes(onnx),
+            plan_sha256=sha256_bytes(self.plan),
+            compute_capability=self.options["compute_capability"] or bound_to,
+            gpu=gpu.name if gpu else None,
+            driver=gpu.driver if gpu else None,
+            options=self.options,
+        )
+
+
+def build_engine(
+    onnx: bytes,
+    *,
+    flavour: Flavour,
+    batch: ShapeProfile,
+    workspace_gib: float | None = None,
+    optimization_level: int | None = None,
+    compute_capability: str | None = None,
+    timing_cache: Path | None = None,
+    progress: Progress | None = None,
+    log: list[LogLine] | None = None,
+) -> BuiltEngine:
+    """Build a plan. For the options see :class:`BuildOptions`.
+
+    Args:
+        onnx: a serialised ONNX graph, weights inside, in the precision it is to run in.
+        flavour: what builds; see :func:`deploy.engine.flavours.choose_flavour`.
+        batch: the batch sizes the plan has to take.
+        progress: told of every phase, from the builder's threads. One that raises cancels the build.
+        log: everything TensorRT says is appended here, also when the build fails.
+
+    Raises:
+        InputError: the graph cannot be parsed or built, or an option does not exist in this flavour.
+        MachineError: no GPU for a flavour that needs one, or not enough memory.
+        KeyboardInterrupt: after the builder has stopped; nothing was written.
+    """
+    options = BuildOptions(workspace_gib, optimization_level, compute_capability, timing_cache)
+    check_timing_cache(flavour, timing_cache)
+    lines: list[LogLine] = []
+    started = time.monotonic()
+    try:
+        with _building, recording(flavour.module, lines):
+            plan, batch, settings = _build(onnx, flavour, batch, options, Watch(progress), lines)
+    finally:
+        if log is not None:
+            log.extend(lines)
+    said, seconds = tuple(warnings(lines)), time.monotonic() - started
+    return BuiltEngine(plan, flavour.name, flavour.version, batch, settings, said, seconds)
+
+
+def _build(
+    onnx: bytes, flavour: Flavour, batch: ShapeProfile, options: BuildOptions, watch: Watch, lines: list[LogLine]
+) -> tuple[bytes, ShapeProfile, dict[str, Any]]:
+    trt = flavour.module
+    builder = _open_builder(flavour, lines)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, process_logger(trt))  # it owns the weights: it must outlive the build
+    parse_onnx(parser, onnx, flavour.can.title, lines)
+    config = builder.create_builder_config()
+    _configure(trt, config, flavour, options)
+    batch = add_batch_profile(builder, network, config, batch)
+    if options.timing_cache is not None:
+        load_timing_cache(config, options.timing_cache, lines)
+    config.progress_monitor = make_monitor(trt, watch)
+    plan = watch.run(lambda: _compile(builder, network, config))
+    if plan is None:
+        raise _build_failure(flavour, failures(lines))
+    if options.timing_cache is not None:
+        save_timing_cache(config, options.timing_cache)
+    return plan, batch, _settings(trt, config, options)
+
+
+def _open_builder(flavour: Flavour, lines: list[LogLine]) -> Builder:
+    trt = flavour.module
+    try:
+        return trt.Builder(process_logger(trt))
+    except TypeError as error:  # pybind11's words for a factory that returned no builder
+        raise MachineError(
+            f"{flavour} cannot start its builder",
+            got="; ".join(failures(lines)) or error,
+            fix="See python -m deploy doctor.",
+        ) from error
+
+
+def _configure(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -> None:
+    # Detailed names cost nothing at run time and let the inspector say which Q/DQ nodes fused.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.compute_capability is not None:
+        _set_compute_capability(trt, config, flavour, options.compute_capability)
+
+
+def _set_compute_capability(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, wanted: str) -> None:
+    if not flavour.can.compute_capabilities:
+        raise InputError(
+            f"{flavour.can.title} builds for the GPU of this machine only",
+            got=f"compute capability {wanted}",
+            fix="Build on a machine with that GPU.",
+        )
+    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
+    name = f"SM{wanted.replace('.', '')}"
+    if name not in known:
+        texts = ", ".join(f"{each[2:-1]}.{each[-1]}" for each in known)
+        raise InputError(f"{flavour} cannot build for this compute capability", got=wanted, expected=f"one of {texts}")
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(known[name], 0)
+
+
+def _compile(builder: Builder, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+    plan = builder.build_serialized_network(network, config)
+    return None if plan is None else bytes(memoryview(plan))
+
+
+def _build_failure(flavour: Flavour, errors: list[str]) -> DeployError:
+    memory = [text for text in errors if "out of memory" in text.lower() or "OutOfMemory" in text]
+    kind = MachineError if memory else InputError
+    fix = "Build for a smaller --batch or --workspace." if memory else "The details are the builder's own words."
+    reason = (memory or errors or ["no reason given"])[0]
+    return kind(f"{flavour} cannot build this graph", got=reason, fix=fix, details=errors)
+
+
+def _settings(trt: TensorRt, config: IBuilderConfig, options: BuildOptions) -> dict[str, Any]:
+    """What the plan was built with, defaults included: TF32 decides how exact FP32 convolutions are."""
+    return {
+        "strongly_typed": True,
+        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
+        "optimization_level": int(config.builder_optimization_level),
+        "workspace_gib": options.workspace_gib,
+        "compute_capability": options.compute_capability,
+    }

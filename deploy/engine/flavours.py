@@ -1,0 +1,172 @@
+"""TensorRT and TensorRT-RTX: what each can do, which is here, which to build with."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from deploy.engine.api import TensorRt
+from deploy.errors import InputError, MachineError
+from deploy.runtime import cuda
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """One flavour's row. Code asks these questions; nothing else tells flavours or versions apart.
+
+    Attributes:
+        title: the product's name, for people.
+        extra: the pip extra that brings it.
+        minimum: oldest (major, minor) whose API this code is checked against.
+        plan_magic: first four bytes of its plans.
+        sized_plan: the plan's header holds the length of the whole plan, so that a truncated file is recognised.
+        rtx: its plans are named ``*.rtx.plan``.
+        builds_without_gpu: the builder works on a machine with no GPU.
+        timing_cache: measured kernel times can be kept between builds.
+        compute_capabilities: it can build for a GPU other than the one in this machine.
+    """
+
+    title: str
+    extra: str
+    minimum: tuple[int, int]
+    plan_magic: bytes
+    sized_plan: bool = False
+    rtx: bool = False
+    builds_without_gpu: bool = False
+    timing_cache: bool = False
+    compute_capabilities: bool = False
+
+
+# In the order in which `auto` takes them. Magic of TensorRT: kPLAN_FILE_TAG in trtexec's sampleEngines.cpp; of RTX: its
+# plans, and its runtime's own message on refusing a foreign one. RTX 1.2 made timing caches do nothing.
+FLAVOURS = {
+    "tensorrt": Capabilities("TensorRT", "gpu", (10, 3), b"ftrt", timing_cache=True),
+    "tensorrt_rtx": Capabilities(
+        "TensorRT-RTX",
+        "rtx",
+        (1, 7),
+        b"vtrt",
+        sized_plan=True,
+        rtx=True,
+        builds_without_gpu=True,
+        compute_capabilities=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """An imported TensorRT. ``version`` is the library's own, for example ``1.7.1.116``."""
+
+    name: str
+    module: TensorRt
+    version: str
+    can: Capabilities
+
+    def __str__(self) -> str:
+        return f"{self.can.title} {self.version}"
+
+
+@dataclass(frozen=True)
+class FlavourState:
+    """Whether a flavour can build here. ``problem`` is None where it can; ``version`` where it imports."""
+
+    name: str
+    version: str | None
+    problem: str | None
+
+
+def capabilities(name: str) -> Capabilities:
+    """The row of one flavour. Raises :class:`InputError` for an unknown name."""
+    if name not in FLAVOURS:
+        raise InputError("unknown TensorRT flavour", got=name, expected=" or ".join(FLAVOURS))
+    return FLAVOURS[name]
+
+
+def load_flavour(name: str) -> Flavour:
+    """Import ``tensorrt`` or ``tensorrt_rtx``. It may still lack a GPU: see :func:`choose_flavour`.
+
+    Raises:
+        InputError: the name is unknown.
+        MachineError: the package is not installed, does not import, or is too old.
+    """
+    can = capabilities(name)
+    try:
+        module = importlib.import_module(name)
+        version = str(module.__version__)
+    except Exception as error:
+        # Broken installations fail with OSError, RuntimeError, AttributeError…: each means the same to the user.
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise MachineError(f"{can.title} is not installed", fix=_install(can)) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise MachineError(f"{can.title} cannot be imported", got=reason, fix=_install(can)) from error
+    if _numbers(version)[:2] < can.minimum:
+        oldest = ".".join(map(str, can.minimum))
+        raise MachineError(
+            f"this {can.title} is too old", got=version, expected=f"{oldest} or newer", fix=_install(can)
+        )
+    return Flavour(name, module, version, can)
+
+
+def available_flavours() -> tuple[FlavourState, ...]:
+    """Every flavour, and why it cannot build here if it cannot. Never raises."""
+    return tuple(_state(name) for name in FLAVOURS)
+
+
+def choose_flavour(backend: str = "auto") -> Flavour:
+    """The flavour to build with: ``auto`` takes TensorRT where there is a GPU, else TensorRT-RTX on the CPU.
+
+    Raises:
+        InputError: the backend is unknown.
+        MachineError: what was asked for, or everything under ``auto``, cannot build here; the details say why.
+    """
+    if backend == "auto":
+        return _first_usable()
+    flavour = load_flavour(backend)
+    if problem := _missing_gpu(flavour.can):
+        raise MachineError(f"{flavour} cannot build here", got=problem, fix=_without_gpu())
+    return flavour
+
+
+def same_release(one: str, other: str) -> bool:
+    """Whether two version texts mean one release: ``10.3.0`` and ``10.3.0.26`` do."""
+    return all(a == b for a, b in zip(_numbers(one), _numbers(other), strict=False))
+
+
+def _first_usable() -> Flavour:
+    states = available_flavours()
+    for state in states:
+        if state.problem is None:
+            return load_flavour(state.name)
+    raise MachineError(
+        "no TensorRT can build on this machine",
+        expected="TensorRT and a GPU, or TensorRT-RTX",
+        fix=_without_gpu(),
+        details=[f"{FLAVOURS[state.name].title}: {state.problem}" for state in states],
+    )
+
+
+def _state(name: str) -> FlavourState:
+    try:
+        flavour = load_flavour(name)
+    except MachineError as error:
+        return FlavourState(name, None, error.headline)
+    return FlavourState(name, flavour.version, _missing_gpu(flavour.can))
+
+
+def _missing_gpu(can: Capabilities) -> str | None:
+    return None if can.builds_without_gpu or cuda.devices() else "no NVIDIA GPU"
+
+
+def _install(can: Capabilities) -> str:
+    return f"pip install 'deploy-toolkit[{can.extra}]'"
+
+
+def _without_gpu() -> str:
+    rtx, gpu = _install(FLAVOURS["tensorrt_rtx"]), _install(FLAVOURS["tensorrt"])
+    return f"{rtx} builds without a GPU; {gpu} is for a machine with one; --backend none stops at the ONNX file."
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    return tuple(int(part) for part in parts if part.isdigit())

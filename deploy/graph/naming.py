@@ -1,0 +1,68 @@
+"""Names a reader recognises: nodes and tensors carry the module path they came from.
+
+The exporter calls them ``node_Conv_673`` and ``getitem_14``. Calibration files, parser errors and the inspector all
+speak of tensors, so ``features.4.block.1.0/Conv`` is worth a pass.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def name_by_module(model: ir.Model) -> None:
+    """Rename nodes to ``<module path>/<op type>`` and inner tensors to their node's name, in place."""
+    graph = model.graph
+    kept = {value.name for value in (*graph.inputs, *graph.outputs)}
+    taken: Counter[str] = Counter()
+    for node in graph:
+        node.name = _unique(f"{_module_path(node)}/{node.op_type}".lstrip("/"), taken)
+        for index, output in enumerate(node.outputs):
+            if output.name not in kept:
+                output.name = node.name if index == 0 else f"{node.name}:{index}"
+        _name_constants(node)
+
+
+def _module_path(node: ir.Node) -> str:
+    """``features.0.0`` for a convolution (its weight tells, also after batch norm was folded in), else its scope."""
+    for value in node.inputs[1:]:
+        if value is not None and value.const_value is not None and (value.name or "").endswith(".weight"):
+            return str(value.name).removesuffix(".weight")
+    # ["", "features", "features.0", "features.0.2", "hardswish"]: modules outside in, then the call itself.
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def _unique(name: str, taken: Counter[str]) -> str:
+    taken[name] += 1
+    return name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _name_constants(node: ir.Node) -> None:
+    """Constants that the exporter made (``val_22``) get the name of the first node that uses them."""
+    for index, value in enumerate(node.inputs):
+        if value is not None and value.is_initializer() and (value.name or "").startswith("val_"):
+            value.name = f"{node.name}:{index}"
+
+
+def clear_traces(model: ir.Model) -> None:
+    """Drop stack traces, source paths and doc strings that the exporter stored in the model, in place."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
+    for holder in _holders(model.graph):
+        holder.metadata_props.clear()
+        holder.doc_string = None
+
+
+def _holders(graph: ir.Graph) -> Iterator[ir.Node | ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield node
+        yield from node.outputs

@@ -1,0 +1,59 @@
+"""Simplification by onnxsim, and the check that nothing a simplifier should have removed is left."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnxsim
+
+from deploy.errors import CheckFailed
+from deploy.graph.naming import clear_traces
+
+_NEVER_NEEDED = frozenset({"Identity", "Dropout", "Constant"})
+_NOT_CONSTANT = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
+
+
+def simplify(model: ir.Model) -> ir.Model:
+    """Fold constants and batch norms, drop identities. The input is not changed.
+
+    Raises:
+        CheckFailed: onnxsim could not do its work, or :func:`leftovers` finds what it should have removed.
+    """
+    proto, done = onnxsim.simplify(ir.to_proto(model))
+    simplified = ir.from_proto(proto)
+    _name_new_nodes(simplified)
+    clear_traces(simplified)
+    left = leftovers(simplified)
+    if left or not done:
+        raise CheckFailed(
+            "the simplified graph still holds what simplification removes",
+            got=", ".join(left) or "onnxsim gave up",
+            fix="Export with --no-simplify, or report the model.",
+        )
+    simplified.ir_version = model.ir_version
+    return simplified
+
+
+def leftovers(model: ir.Model) -> list[str]:
+    """Nodes that do nothing at run time: identities, constant arithmetic, a batch norm right after a convolution."""
+    return [f"{node.op_type} '{node.name}'" for node in model.graph if _is_leftover(node)]
+
+
+def _is_leftover(node: ir.Node) -> bool:
+    if node.op_type in _NEVER_NEEDED:
+        return True
+    inputs = [value for value in node.inputs if value is not None]
+    if all(value.is_initializer() for value in inputs) and node.op_type not in _NOT_CONSTANT:
+        return node.op_type != "DequantizeLinear"  # the stored form of a quantized weight
+    return node.op_type == "BatchNormalization" and _follows_its_own_conv(inputs[0])
+
+
+def _follows_its_own_conv(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Conv" and len(value.uses()) == 1
+
+
+def _name_new_nodes(model: ir.Model) -> None:
+    """Nodes that the simplifier made have no name; parser errors and reports need one."""
+    for index, node in enumerate(model.graph):
+        if not node.name:
+            node.name = f"{node.op_type}_{index}"

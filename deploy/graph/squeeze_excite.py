@@ -1,0 +1,33 @@
+"""Finding squeeze-and-excitation gates (Hu et al., arXiv 1709.01507): pool → fc → … → sigmoid → scale the channels."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+_POOLS = ("ReduceMean", "GlobalAveragePool")
+
+
+def gate_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Every node between a pool and the Mul that applies what was made of it to the tensor pooled.
+
+    Told apart from a classifier behind a pool: its result never meets the pooled tensor again.
+    """
+    found: set[ir.Node] = set()
+    for pool in graph:
+        if pool.op_type in _POOLS and pool.inputs[0] is not None:
+            found |= _gate(pool, pool.inputs[0])
+    return found
+
+
+def _gate(pool: ir.Node, pooled: ir.Value) -> set[ir.Node]:
+    inside: set[ir.Node] = set()
+    reached, todo = False, list(pool.successors())
+    while todo:
+        node = todo.pop()
+        if node.op_type == "Mul" and pooled in node.inputs:
+            reached = True
+        elif node not in inside:
+            inside.add(node)
+            todo.extend(node.successors())
+    leaks = any(value.is_graph_output() for node in inside for value in node.outputs)
+    return inside if reached and not leaks else set()

@@ -1,0 +1,1 @@
+"""Images: decoding, preprocessing, and what a classifier's output says."""

@@ -1,0 +1,45 @@
+"""When a comparison is good enough: default limits per precision, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from deploy.parity.compare import SMALLEST_SPREAD, Comparison
+from deploy.specs import Precision
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision must keep; None is not judged. See :class:`deploy.parity.compare.Comparison` for the words."""
+
+    relative: float | None = None
+    sqnr_db: float | None = None
+    cosine: float | None = None
+
+    def tightened(self, relative: float | None) -> Limits:
+        """These limits, with ``--tolerance`` in place of the relative one."""
+        return self if relative is None else replace(self, relative=relative)
+
+    def failures(self, comparison: Comparison) -> list[str]:
+        """Why ``comparison`` misses these limits, in words; empty means it keeps them."""
+        if not comparison.finite:
+            return ["NaN or infinity in the output"]
+        reasons = []
+        if comparison.samples > 1 and comparison.spread < SMALLEST_SPREAD:
+            reasons.append(f"the reference answers every input alike (spread {comparison.spread:.1e}): proves nothing")
+        if self.relative is not None and not comparison.relative <= self.relative:
+            reasons.append(f"relative error {comparison.relative:.2e} over {self.relative:.0e}")
+        if self.sqnr_db is not None and not comparison.sqnr_db >= self.sqnr_db:
+            reasons.append(f"SQNR {comparison.sqnr_db:.1f} dB under {self.sqnr_db:.0f} dB")
+        if self.cosine is not None and not comparison.cosine >= self.cosine:
+            reasons.append(f"cosine {comparison.cosine:.4f} under {self.cosine}")
+        return reasons
+
+
+# FP32: the order of additions. FP16: 11 bits of significand give about 60 dB; networks here keep 45 and more.
+# INT8: 8 bits give about 20 dB at the logits of mobile networks with plain range calibration; below 12 dB classes flip.
+DEFAULT_LIMITS = {
+    Precision.FP32: Limits(relative=1e-4),
+    Precision.FP16: Limits(relative=2e-2, sqnr_db=40.0, cosine=0.999),
+    Precision.INT8: Limits(sqnr_db=12.0, cosine=0.90),
+}

@@ -1,0 +1,1 @@
+"""Calibration: streaming observers, ranges, the calibration artefact."""

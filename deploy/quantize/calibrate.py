@@ -1,0 +1,129 @@
+"""Calibration: run real images through the FP32 graph and remember the range of each tensor to quantize."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from deploy.data import CalibrationData
+from deploy.errors import InputError
+from deploy.graph.irtools import Array
+from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer
+from deploy.quantize.ranges import METHODS
+from deploy.runtime.onnxrt import OnnxRunner
+
+# Chosen on trained networks and photographs: docs/benchmarks.md.
+DEFAULT_METHOD = "mse"
+# All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels.
+BATCH_SIZE = 8
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What calibration found.
+
+    Attributes:
+        amax: tensor → the absolute value that INT8's 127 stands for.
+        peak: tensor → max |x| seen, for :func:`deploy.graph.fp16.range_audit`.
+        method: one of :data:`deploy.quantize.ranges.METHODS`.
+        images: how many were really seen.
+    """
+
+    amax: Mapping[str, float]
+    peak: Mapping[str, float]
+    method: str
+    images: int
+
+
+def calibrate(
+    model: ir.Model,
+    tensors: Sequence[str],
+    data: CalibrationData,
+    method: str = DEFAULT_METHOD,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> CalibrationResult:
+    """Observe ``tensors`` of the FP32 ``model`` over ``data``. Memory does not grow with the number of images.
+
+    Args:
+        model: the FP32 graph.
+        tensors: names of inputs and computed tensors, such as :attr:`deploy.graph.placement.Placement.tensors`.
+        data: the images.
+        method: how a range is made of what was seen, one of :data:`deploy.quantize.ranges.METHODS`.
+        batch_size: images per run; less of them need less memory.
+        progress: called with (images done, images in all) after each batch.
+
+    Raises:
+        InputError: unknown method or tensor, no images, NaN or infinity in a tensor.
+    """
+    if method not in METHODS:
+        raise InputError("unknown calibration method", got=method, expected=", ".join(METHODS))
+    # max needs no histogram, and is several times faster without.
+    observers: dict[str, Observer] = {
+        name: MaxObserver() if method == "max" else HistogramObserver() for name in tensors
+    }
+    images = observe(model, observers, data, batch_size, progress)
+    if images == 0:
+        raise InputError("there are no images to calibrate with", got=data.describe(), expected="at least 1")
+    amax = {name: _range(observer, method) for name, observer in observers.items()}
+    return CalibrationResult(amax, {name: observer.amax for name, observer in observers.items()}, method, images)
+
+
+def observe(
+    model: ir.Model,
+    observers: Mapping[str, Observer],
+    data: CalibrationData,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> int:
+    """Show ``observers`` their tensors, batch by batch. Returns the number of images seen.
+
+    Raises:
+        InputError: an unknown tensor; NaN or infinity in one.
+    """
+    done = 0
+    with OnnxRunner(_with_outputs(model, observers), device="cpu") as runner:
+        for batch, feeds in enumerate(data.batches(batch_size)):
+            _show(observers, {**feeds, **runner.infer(feeds)}, batch)
+            done += len(next(iter(feeds.values())))
+            if progress is not None:
+                progress(done, len(data))
+    return done
+
+
+def _show(observers: Mapping[str, Observer], values: Mapping[str, Array], batch: int) -> None:
+    for name, observer in observers.items():
+        observer.observe(values[name])
+        if not math.isfinite(observer.amax):
+            raise InputError(
+                f"tensor '{name}' holds NaN or infinity",
+                got=f"max |x| is {observer.amax} in batch {batch}",
+                expected="finite numbers",
+                fix="Check the checkpoint and the images of that batch.",
+            )
+
+
+def _range(observer: Observer, method: str) -> float:
+    # A tensor that was zero throughout has no shape to judge.
+    if observer.amax == 0 or not isinstance(observer, HistogramObserver):
+        return observer.amax
+    return METHODS[method](observer.histogram)
+
+
+def _with_outputs(model: ir.Model, tensors: Iterable[str]) -> bytes:
+    """The model, serialised, with ``tensors`` as outputs too."""
+    copy = model.clone()
+    graph = copy.graph
+    computed = {str(value.name): value for node in graph for value in node.outputs}
+    there = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for name in tensors:
+        if name not in there and name not in computed:
+            raise InputError("the graph has no such tensor", got=name, fix="Calibrate the graph it was placed on.")
+        if name not in there:
+            graph.outputs.append(computed[name])
+    return bytes(ir.to_proto(copy).SerializeToString())

@@ -1,0 +1,1 @@
+"""Runners: one contract over PyTorch, ONNX Runtime, TensorRT and TensorRT-RTX."""

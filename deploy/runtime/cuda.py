@@ -1,0 +1,70 @@
+"""The GPUs of this machine, asked of the driver's own library: no CUDA package is needed, and no GPU either."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# cuda.h: CUdevice_attribute
+_MAJOR, _MINOR = 75, 76
+_VERSION_FILE = Path("/sys/module/nvidia/version")
+
+
+@dataclass(frozen=True)
+class GpuInfo:
+    """One GPU.
+
+    Attributes:
+        name: for example ``NVIDIA GeForce RTX 4090``.
+        compute_capability: for example ``8.9``.
+        memory: in bytes.
+        driver: the driver's version, ``580.65.06``; ``CUDA 13.0`` (what it supports) where that cannot be read.
+    """
+
+    name: str
+    compute_capability: str
+    memory: int
+    driver: str
+
+
+def devices() -> list[GpuInfo]:
+    """The GPUs that CUDA programs may use here, in CUDA's order; empty where there is none or no driver."""
+    library = _load()
+    if library is None or library.cuInit(0) != 0:
+        return []
+    count = _integer(library.cuDeviceGetCount)
+    driver = _driver(library)
+    return [_describe(library, ordinal, driver) for ordinal in range(count)]
+
+
+def _load() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _describe(library: ctypes.CDLL, ordinal: int, driver: str) -> GpuInfo:
+    device = _integer(library.cuDeviceGet, ordinal)
+    name = ctypes.create_string_buffer(256)
+    library.cuDeviceGetName(name, len(name), device)
+    memory = ctypes.c_size_t()
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    major, minor = (_integer(library.cuDeviceGetAttribute, attribute, device) for attribute in (_MAJOR, _MINOR))
+    return GpuInfo(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, driver)
+
+
+def _driver(library: ctypes.CDLL) -> str:
+    try:
+        return _VERSION_FILE.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        version = _integer(library.cuDriverGetVersion)
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
+
+def _integer(function: ctypes._NamedFuncPointer, *arguments: int) -> int:
+    """Call a driver function that stores one int through its first argument; 0 where it fails."""
+    value = ctypes.c_int()
+    return value.value if function(ctypes.byref(value), *arguments) == 0 else 0

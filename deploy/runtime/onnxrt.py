@@ -1,0 +1,116 @@
+"""ONNX graphs through ONNX Runtime, on CUDA where it is there, else on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import onnxruntime as ort
+
+from deploy.errors import InputError, MachineError
+from deploy.manifest import METADATA_KEY, Manifest
+from deploy.runtime.base import Array, Runner
+from deploy.specs import TensorSpec
+
+# ONNX Runtime's names of tensor types → numpy's.
+_DTYPES = {
+    "float": "float32",
+    "float16": "float16",
+    "double": "float64",
+    "int8": "int8",
+    "uint8": "uint8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "bool": "bool",
+}
+
+
+class OnnxRunner(Runner):
+    """One ONNX Runtime session. Any thread may call :meth:`infer`: sessions are thread-safe."""
+
+    backend = "onnxrt"
+
+    def __init__(self, model: Path | bytes, *, device: str = "auto", threads: int | None = None) -> None:
+        """Load a file or a serialised model.
+
+        Args:
+            model: path (external data beside it is found) or serialised ``ModelProto``.
+            device: ``auto`` (CUDA where it works), ``cpu`` or ``cuda``.
+            threads: CPU threads for one operator; None is all cores.
+
+        Raises:
+            InputError: not an ONNX graph, or one this ONNX Runtime cannot load.
+            MachineError: CUDA asked for and not there.
+        """
+        self._session: ort.InferenceSession | None = _open(model, _providers(device), threads)
+        provider = self._session.get_providers()[0]
+        self.device = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
+        self.execution = f"executed on {self.device.upper()} (ONNX Runtime {ort.__version__})"
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self.manifest = None if text is None else Manifest.from_json(text, _name(model))
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.check(feeds)
+        names = [spec.name for spec in self.outputs]
+        values = cast("Sequence[Array]", self._live().run(names, dict(feeds)))
+        return dict(zip(names, values))
+
+    def close(self) -> None:
+        self._session = None
+
+    def _live(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise RuntimeError("this runner is closed")
+        return self._session
+
+
+def _providers(device: str) -> list[str]:
+    there = ort.get_available_providers()
+    if device == "cuda" and "CUDAExecutionProvider" not in there:
+        raise MachineError(
+            "ONNX Runtime has no CUDA here",
+            got=", ".join(there),
+            fix="pip uninstall onnxruntime && pip install onnxruntime-gpu",
+        )
+    cuda = ["CUDAExecutionProvider"] if device != "cpu" and "CUDAExecutionProvider" in there else []
+    return [*cuda, "CPUExecutionProvider"]
+
+
+def _open(model: Path | bytes, providers: list[str], threads: int | None) -> ort.InferenceSession:
+    if isinstance(model, Path) and not model.is_file():
+        raise InputError(f"no ONNX file at {model}", fix="Export one: python export.py --model NAME.")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; what matters is raised
+    # Signed 8-bit kernels saturate on x86 CPUs that lack VNNI; this picks the exact ones there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.intra_op_num_threads = threads or _usable_cores()
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class below Exception
+        raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_first_line(error)) from error
+
+
+def _name(model: Path | bytes) -> str:
+    return str(model) if isinstance(model, Path) else "the graph"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _usable_cores() -> int:
+    """The cores this process may use: in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spec(value: ort.NodeArg) -> TensorSpec:
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(dim if isinstance(dim, int) else str(dim or f"dim{axis}") for axis, dim in enumerate(value.shape))
+    return TensorSpec(value.name, _DTYPES.get(dtype, dtype), shape)

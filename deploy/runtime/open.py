@@ -1,0 +1,70 @@
+"""The runner for a file: chosen by what the file is and what this machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.errors import InputError, MachineError
+from deploy.manifest import Manifest
+from deploy.runtime.base import Runner
+from deploy.specs import Precision
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def open_runner(path: Path, *, device: str = "auto", threads: int | None = None) -> Runner:
+    """Open a graph (``.onnx``) or an engine (``.plan``).
+
+    An FP16 or INT8 graph on a CPU is simulated by its twin, because ONNX Runtime computes FP16 convolutions in FP32
+    there and would show neither overflow nor rounding; the runner's ``execution`` says so.
+
+    Args:
+        path: the file.
+        device: ``auto`` takes CUDA where it works; ``cpu`` and ``cuda`` insist.
+        threads: CPU threads for one operator; None is all cores.
+
+    Raises:
+        InputError: the file is missing or neither a graph nor an engine.
+        MachineError: the file needs what this machine lacks.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", expected="an .onnx or .plan file")
+    if not path.is_file():
+        raise InputError(f"no such file: {path}", expected="an .onnx or .plan file")
+    if path.suffix == ".plan":
+        return _open_plan(path, device)
+    if path.suffix != ".onnx":
+        raise InputError(f"{path} is neither a graph nor an engine", got=path.suffix or "no suffix", expected=".onnx or .plan")
+    return _open_graph(path, device, threads)
+
+
+def _open_graph(path: Path, device: str, threads: int | None) -> Runner:
+    # Imported here: a machine that only runs engines has no ONNX Runtime.
+    from deploy.runtime.onnxrt import OnnxRunner
+
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty", expected="an ONNX graph", fix="Export it: python export.py --model NAME.")
+    runner = OnnxRunner(path, device=device, threads=threads)
+    if runner.device == "cpu" and runner.manifest is not None and runner.manifest.precision is not Precision.FP32:
+        return _open_twin(path, runner.manifest, threads)
+    return runner
+
+
+def _open_twin(path: Path, manifest: Manifest, threads: int | None) -> Runner:
+    # Imported here: plain FP32 inference needs no graph surgery, and these imports cost half a second.
+    from deploy.graph.files import load, to_bytes
+    from deploy.graph.twin import twin
+    from deploy.runtime.onnxrt import OnnxRunner
+
+    runner = OnnxRunner(to_bytes(twin(load(path))), device="cpu", threads=threads)
+    runner.manifest = manifest
+    runner.execution = f"simulated on CPU by the twin of the {str(manifest.precision).upper()} graph"
+    return runner
+
+
+def _open_plan(path: Path, device: str) -> Runner:
+    if device == "cpu":
+        raise MachineError(f"{path} is an engine, which runs on a GPU only", fix="Give its ONNX graph instead.")
+    from deploy.runtime.trt import open_plan
+
+    return open_plan(path)

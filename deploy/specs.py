@@ -1,0 +1,134 @@
+"""The vocabulary shared by every stage: precisions, tensors, batch profiles and preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Union
+
+from deploy.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A named axis ("batch") is dynamic; a number is fixed.
+Dim = Union[int, str]
+
+
+class Precision(str, Enum):
+    """Precision of a graph's arithmetic. Inputs and outputs are FP32 in all of them."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype name and shape of a graph's input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    def check(self, array: np.ndarray[Any, Any]) -> None:
+        """Raise :class:`InputError` unless ``array`` has this dtype and fits this shape."""
+        fits = len(array.shape) == len(self.shape) and all(
+            isinstance(want, str) or want == have for want, have in zip(self.shape, array.shape)
+        )
+        if not fits or array.dtype.name != self.dtype:
+            raise InputError(
+                f"tensor '{self.name}' does not fit the model",
+                got=f"{array.dtype.name}{list(array.shape)}",
+                expected=f"{self.dtype}[{', '.join(map(str, self.shape))}]",
+            )
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, Any]) -> TensorSpec:
+        return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """Smallest, most usual and largest batch an engine is built for."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise InputError(
+                "a batch profile must not decrease and starts at 1 or more",
+                got=f"{self.min}:{self.opt}:{self.max}",
+                expected="MIN:OPT:MAX, for example 1:8:32",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}"
+
+    @staticmethod
+    def parse(text: str) -> ShapeProfile:
+        """``"1:8:32"``, or ``"8"`` for an engine of one batch size."""
+        try:
+            numbers = [int(part) for part in text.split(":")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1:
+            numbers *= 3
+        if len(numbers) != 3:
+            raise InputError("cannot read the batch profile", got=text, expected="MIN:OPT:MAX, for example 1:8:32")
+        return ShapeProfile(*numbers)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded RGB image to the network's input, as torchvision's evaluation transform does it.
+
+    The shorter side is resized to ``resize`` pixels with antialiasing, the centre ``crop`` (height, width) is cut,
+    values become ``(pixel / 255 - mean) / std`` per channel, layout NCHW, float32.
+    """
+
+    resize: int
+    crop: tuple[int, int]
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise InputError("unknown interpolation", got=self.interpolation, expected="bilinear or bicubic")
+        if self.resize < 1 or min(self.crop) < 1:
+            raise InputError("resize and crop are in pixels", got=f"{self.resize}, {self.crop}", expected="at least 1")
+        if not all(s > 0 for s in self.std):
+            raise InputError("preprocessing divides by std", got=self.std, expected="three positive numbers")
+
+    def __str__(self) -> str:
+        return f"resize {self.resize} {self.interpolation}, crop {self.crop[0]}x{self.crop[1]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
+        return Preprocessing(
+            int(fields["resize"]),
+            (int(fields["crop"][0]), int(fields["crop"][1])),
+            fields["interpolation"],
+            (fields["mean"][0], fields["mean"][1], fields["mean"][2]),
+            (fields["std"][0], fields["std"][1], fields["std"][2]),
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: two equal digests prepare images equally."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()

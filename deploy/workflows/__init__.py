@@ -1,0 +1,1 @@
+"""The main jobs, artefact in and artefact out; the command line adds only arguments and printing."""

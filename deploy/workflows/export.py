@@ -1,0 +1,157 @@
+"""Model name → ONNX file: load, export, simplify, each step compared with PyTorch before anything is written."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from deploy.artifacts import check_writable
+from deploy.errors import CheckFailed
+from deploy.graph import files
+from deploy.graph.export import export_graph
+from deploy.graph.simplify import simplify
+from deploy.images.classify import read_labels
+from deploy.manifest import Manifest
+from deploy.parity.compare import Accumulator, Comparison
+from deploy.parity.inputs import synthetic_batches
+from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.runtime.base import Array
+from deploy.runtime.onnxrt import OnnxRunner
+from deploy.runtime.pytorch import Network, load_network
+from deploy.runtime.rows import infer_rows
+from deploy.specs import Precision
+from deploy.tools import tool_versions
+
+GATE_BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export. ``batch`` None is dynamic; ``image_size`` None is the model's own, in pixels."""
+
+    model: str
+    weights: str = "auto"
+    num_classes: int | None = None
+    labels: Path | None = None
+    image_size: int | None = None
+    batch: int | None = None
+    simplify: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported. ``steps`` holds seconds, ``parity`` the comparison with PyTorch after each graph step."""
+
+    path: Path
+    manifest: Manifest
+    nodes: dict[str, int]
+    operators: dict[str, int]
+    parity: dict[str, Comparison]
+    steps: dict[str, float]
+    reason_for_random: str | None
+
+
+def export_model(request: ExportRequest, output: Path, note: Callable[[str], None]) -> ExportReport:
+    """Export to ``output``; nothing is written unless every step agrees with PyTorch.
+
+    Raises:
+        InputError: unknown model, wrong weights or sizes, unwritable output.
+        CheckFailed: a step's graph differs from PyTorch.
+    """
+    check_writable(output)
+    labels = read_labels(request.labels) if request.labels else None
+    clock = _Clock()
+    note(f"loading {request.model}")
+    network = load_network(
+        request.model, request.weights, request.num_classes, request.image_size, request.options, labels
+    )
+    clock.lap("load")
+    note("exporting with torch.export")
+    graph = export_graph(network.module, network.preprocessing.crop, request.batch)
+    nodes, parity = {"exported": len(graph.graph)}, {}
+    clock.lap("export")
+    gate = _Gate(network, request.batch)
+    parity["exported"] = gate.check(graph, "exported")
+    clock.lap("check")
+    if request.simplify:
+        note("simplifying with onnxsim")
+        graph = simplify(graph)
+        nodes["simplified"] = len(graph.graph)
+        clock.lap("simplify")
+        parity["simplified"] = gate.check(graph, "simplified")
+        clock.lap("check")
+    manifest = _manifest(request, network, parity, gate)
+    files.save(output, graph, manifest)
+    operators = dict(Counter(node.op_type for node in graph.graph).most_common())
+    return ExportReport(output, manifest, nodes, operators, parity, clock.laps, network.reason_for_random)
+
+
+class _Gate:
+    """Compares graphs with PyTorch on several batch sizes; PyTorch runs once."""
+
+    def __init__(self, network: Network, batch: int | None) -> None:
+        sizes = (batch,) if batch else GATE_BATCHES
+        with network.runner() as reference:
+            self._inputs, self._outputs = reference.inputs, reference.outputs
+            self._feeds = list(synthetic_batches(reference.inputs, network.preprocessing, sizes))
+            self._wanted = [reference.infer(feeds) for feeds in self._feeds]
+
+    def check(self, graph: ir.Model, step: str) -> Comparison:
+        accumulator = Accumulator()
+        with OnnxRunner(files.to_bytes(graph), device="cpu") as runner:
+            self.tensors = {"inputs": runner.inputs, "outputs": runner.outputs}
+            for feeds, wanted in zip(self._feeds, self._wanted):
+                got = infer_rows(runner, feeds)
+                accumulator.update(_only(wanted), _only(got))
+        comparison = accumulator.result()
+        failures = DEFAULT_LIMITS[Precision.FP32].failures(comparison)
+        if failures:
+            raise CheckFailed(
+                f"the {step} graph differs from PyTorch; nothing was written",
+                got="; ".join(failures),
+                fix="Export with --no-simplify." if step == "simplified" else "Please report the model.",
+            )
+        return comparison
+
+
+def _only(outputs: Mapping[str, Array]) -> Array:
+    (value,) = outputs.values()
+    return value
+
+
+class _Clock:
+    """Seconds per step; a step named twice adds up."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _manifest(request: ExportRequest, network: Network, parity: dict[str, Comparison], gate: _Gate) -> Manifest:
+    last = list(parity)[-1]
+    figures = {"against": "pytorch", "graph": last, "input": "synthetic images", **parity[last].to_dict()}
+    return Manifest(
+        model=request.model,
+        precision=Precision.FP32,
+        inputs=gate.tensors["inputs"],
+        outputs=gate.tensors["outputs"],
+        weights=network.weights,
+        preprocessing=network.preprocessing,
+        labels=network.labels,
+        parameters=network.parameters,
+        macs=network.macs,
+        tools=tool_versions("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+        parity=(figures,),
+    )

@@ -1,0 +1,166 @@
+"""FP32 graph → the precise graph of a precision, on evidence from real images where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from deploy.data import CalibrationData
+from deploy.errors import InputError
+from deploy.graph.files import graph_digest
+from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
+from deploy.graph.placement import Placement, place
+from deploy.graph.qdq import insert_qdq
+from deploy.quantize import cache
+from deploy.quantize.cache import CalibrationCache
+from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe
+from deploy.quantize.observers import MaxObserver
+from deploy.workflows.source import Source
+
+Note = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+# The range audit looks for overflow by a factor, which a few dozen images show as well as hundreds.
+AUDIT_IMAGES = 64
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A precise graph and the facts of its making, for the manifest."""
+
+    graph: ir.Model
+    facts: dict[str, Any] | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How to calibrate: the data (None: only a fitting cache will do), the method, and where the cache lies."""
+
+    data: CalibrationData | None
+    cache: Path
+    method: str | None = None
+    note: Note = field(default=lambda text: None)
+    progress: Progress | None = None
+
+
+def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
+    """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
+    kept = _kept_fp32(source.graph, data, note)
+    facts = {"fp32_nodes": kept, "range_audit": data.describe() if data else "none: no images were given"}
+    return Quantized(to_fp16(source.graph, kept), facts)
+
+
+def to_int8(source: Source, calibration: Calibration) -> Quantized:
+    """The INT8 graph: Q/DQ over an FP16 base, ranges from the cache where it fits, else from the data.
+
+    Raises:
+        InputError: there is neither data nor a cache that fits; the reason is in the message.
+    """
+    placement = place(source.graph)
+    if not placement.activations:
+        raise InputError("nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers")
+    ranges = _ranges(source, placement, calibration)
+    graph = to_fp16(insert_qdq(source.graph, placement, ranges.amax), ranges.keep_fp32)
+    facts = {
+        "method": ranges.method,
+        "images": ranges.images,
+        "int8_layers": len(placement.weights),
+        "int8_mac_share": placement.int8_mac_share,
+        "left_out": dict(placement.left_out),
+        "fp32_nodes": dict(ranges.keep_fp32),
+    }
+    return Quantized(graph, facts, calibration.cache)
+
+
+def _ranges(source: Source, placement: Placement, calibration: Calibration) -> CalibrationCache:
+    reason = _why_not_cached(source, placement, calibration)
+    if reason is None:
+        calibration.note(f"reusing the ranges in {calibration.cache}")
+        return cache.load(calibration.cache)
+    if calibration.data is None:
+        raise InputError(
+            "INT8 needs real images to calibrate with",
+            got=reason,
+            fix="Give some hundred typical images: --calibration-data DIR.",
+        )
+    if calibration.cache.exists():
+        calibration.note(f"not reusing {calibration.cache}: {reason}")
+    return _calibrate(source, placement, calibration, calibration.data)
+
+
+def _why_not_cached(source: Source, placement: Placement, calibration: Calibration) -> str | None:
+    if not calibration.cache.is_file():
+        return f"no --calibration-data and no {calibration.cache}"
+    try:
+        known = cache.load(calibration.cache)
+    except InputError as error:
+        return error.headline
+    data, preprocessing = calibration.data, source.manifest.preprocessing
+    return cache.why_not_reusable(
+        known,
+        graph_sha256=graph_digest(source.graph),
+        preprocessing_sha256=preprocessing.digest() if preprocessing else None,
+        method=calibration.method or (DEFAULT_METHOD if data else known.method),
+        tensors=placement.tensors,
+        data_sha256=data.digest() if data else None,
+    )
+
+
+def _calibrate(
+    source: Source, placement: Placement, calibration: Calibration, data: CalibrationData
+) -> CalibrationCache:
+    method, preprocessing = calibration.method or DEFAULT_METHOD, source.manifest.preprocessing
+    calibration.note(f"calibrating on {data.describe()} by {method}")
+    kept = _kept_fp32(source.graph, data, calibration.note)
+    result = calibrate(source.graph, placement.tensors, data, method, progress=calibration.progress)
+    found = CalibrationCache(
+        amax=result.amax,
+        method=method,
+        images=result.images,
+        graph_sha256=graph_digest(source.graph),
+        data_sha256=data.digest(),
+        preprocessing_sha256=preprocessing.digest() if preprocessing else None,
+        keep_fp32=kept,
+    )
+    cache.save(calibration.cache, found)
+    return found
+
+
+def _kept_fp32(graph: ir.Model, data: CalibrationData | None, note: Note) -> dict[str, str]:
+    """Nodes that must not compute in FP16 → reason."""
+    kept = weights_outside_fp16(graph)
+    if data is not None:
+        observers = {name: MaxObserver() for name in audited_tensors(graph)}
+        observe(graph, observers, _First(data, AUDIT_IMAGES), _BATCH)
+        kept |= range_audit(graph, {name: observer.amax for name, observer in observers.items()})
+    for node, reason in kept.items():
+        note(f"{node} stays FP32: {reason}")
+    return kept
+
+
+class _First:
+    """The first images of a data set, as a data set."""
+
+    def __init__(self, data: CalibrationData, limit: int) -> None:
+        self._data, self._limit = data, limit
+
+    def __len__(self) -> int:
+        return min(len(self._data), self._limit)
+
+    def digest(self) -> str:
+        return self._data.digest()
+
+    def describe(self) -> str:
+        return f"the first {len(self)} of {self._data.describe()}"
+
+    def batches(self, batch_size: int) -> Any:
+        for index, feeds in enumerate(self._data.batches(batch_size)):
+            if index * batch_size >= self._limit:
+                return
+            yield feeds

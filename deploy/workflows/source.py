@@ -1,0 +1,62 @@
+"""The FP32 graph a build starts from: ours with its manifest, or one that others made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deploy.errors import InputError
+from deploy.graph import files
+from deploy.graph.twin import precision_of
+from deploy.images.default import default_preprocessing
+from deploy.manifest import Manifest
+from deploy.specs import Precision, TensorSpec
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded graph. ``manifest`` is never None: for a foreign graph it is what the graph itself tells."""
+
+    path: Path
+    graph: ir.Model
+    manifest: Manifest
+    precision: Precision
+
+
+def load_source(path: Path, warn: Callable[[str], None]) -> Source:
+    """Read an ONNX file; a missing manifest is made up with torchvision's usual preprocessing, and said.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    graph = files.load(path)
+    precision = precision_of(graph)
+    manifest = files.read_manifest(graph, str(path)) or _foreign(path, graph, precision, warn)
+    return Source(path, graph, manifest, precision)
+
+
+def _foreign(path: Path, graph: ir.Model, precision: Precision, warn: Callable[[str], None]) -> Manifest:
+    # Older exporters list initializers among the inputs.
+    fed = [value for value in graph.graph.inputs if value.name not in graph.graph.initializers]
+    inputs, outputs = _specs(fed), _specs(graph.graph.outputs)
+    try:
+        preprocessing = default_preprocessing(inputs)
+        warn(f"{path} has no manifest: assuming preprocessing '{preprocessing}' with ImageNet's mean and std")
+    except InputError as error:
+        preprocessing = None
+        warn(f"{path} has no manifest, and no image preprocessing fits it ({error.what})")
+    return Manifest(path.stem, precision, inputs, outputs, preprocessing=preprocessing)
+
+
+def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(value) for value in values)
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    if value.shape is None or value.dtype is None:
+        raise InputError(f"tensor '{value.name}' has no shape or type", fix="Run onnx's shape inference on the file.")
+    shape = tuple(dim if isinstance(dim, int) else dim.value or f"dim{axis}" for axis, dim in enumerate(value.shape))
+    return TensorSpec(str(value.name), value.dtype.numpy().name, shape)

@@ -1,0 +1,110 @@
+"""Does a state dict fit a network, and if not, which one does it fit?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import WeightsError
+from models.registry import ModelSpec, get_spec, list_models
+
+Shapes = dict[str, tuple[int, ...]]
+
+_SHOWN = 3
+# Batch norm counts its updates; files from before PyTorch 0.4.1 lack the counter and inference has no use for it.
+_COUNTER = "num_batches_tracked"
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """Shapes by name, without the counters of batch norms."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+
+def check_fit(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor], where: str) -> None:
+    """Raise :class:`WeightsError` unless ``state``, read from ``where``, has the model's names and shapes.
+
+    The error lists what differs and, where it can be found, the model, options and classes that would fit.
+    """
+    wanted, given = shapes_of(model.state_dict()), shapes_of(state)
+    if wanted == given:
+        return
+    raise WeightsError(
+        f"the weights in {where} do not fit {spec.name}",
+        fix=_advice(model, spec, given),
+        details=_report(wanted, given),
+    )
+
+
+def default_network(spec: ModelSpec, **options: Any) -> nn.Module:
+    """The network on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return spec.builder(num_classes=spec.num_classes, **options)
+
+
+def _report(wanted: Shapes, given: Shapes) -> list[str]:
+    shared = [name for name in wanted if name in given and wanted[name] != given[name]]
+    other = [f"{name} {_size(given[name])}, the model has {_size(wanted[name])}" for name in shared]
+    return [
+        *_listed("missing", [name for name in wanted if name not in given]),
+        *_listed("unexpected", [name for name in given if name not in wanted]),
+        *_listed("of another shape", other),
+    ]
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    more = "; …" if len(items) > _SHOWN else ""
+    return [f"{title} ({len(items)}): {'; '.join(items[:_SHOWN])}{more}"] if items else []
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _advice(model: nn.Module, spec: ModelSpec, given: Shapes) -> str | None:
+    head = _classifier(model)
+    if head and _with_classes_of(model, given) == given:
+        return f"They were trained for {given[head][0]} classes: --num-classes {given[head][0]}"
+    for other, options in _candidates(spec):
+        network = default_network(other, **options)
+        if _with_classes_of(network, given) == given:
+            return f"They are {other.name}'s: {_command(other, options, network, given)}"
+    return None
+
+
+def _command(spec: ModelSpec, options: Mapping[str, Any], network: nn.Module, given: Shapes) -> str:
+    flags = [f"--model {spec.name}"]
+    flags += [f"--option {name}={value}" for name, value in options.items() if value != spec.options[name]]
+    head = _classifier(network)
+    if head and given[head][0] != spec.num_classes:
+        flags.append(f"--num-classes {given[head][0]}")
+    return " ".join(flags)
+
+
+def _candidates(spec: ModelSpec) -> Iterator[tuple[ModelSpec, dict[str, Any]]]:
+    """Every model in its published variants, the given one and its family first."""
+    specs = [get_spec(name) for name in list_models()]
+    for other in sorted(specs, key=lambda s: (s.name != spec.name, s.family != spec.family)):
+        for values in itertools.product(*other.variants.values()):
+            yield other, dict(zip(other.variants, values, strict=True))
+
+
+def _classifier(network: nn.Module) -> str | None:
+    """The weight whose rows are the classes: that of the last linear layer."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return f"{names[-1]}.weight" if names else None
+
+
+def _with_classes_of(network: nn.Module, given: Shapes) -> Shapes:
+    """The network's shapes if it were made for as many classes as ``given`` is."""
+    shapes = shapes_of(network.state_dict())
+    head = _classifier(network)
+    if head is None or not given.get(head):
+        return shapes
+    for name in (head, head.removesuffix("weight") + "bias"):
+        if name in shapes:
+            shapes[name] = (given[head][0], *shapes[name][1:])
+    return shapes

@@ -1,0 +1,181 @@
+"""Build logic on simulated modules of every supported version: the same code path must do for all."""
+
+import pytest
+from onnx import helper
+from tensorrt_api.graphs import network, serialise, unsupported
+from tensorrt_api.simulator import simulate
+from tensorrt_api.tables import APIS
+
+from deploy.engine.build import build_engine
+from deploy.engine.log import LogLine, write_log
+from deploy.errors import DeployError, InputError, MachineError
+from deploy.specs import ShapeProfile
+
+BATCH = ShapeProfile(1, 4, 8)
+TENSORRT = next(api for api in APIS if api.flavour == "tensorrt")
+RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
+
+
+@pytest.mark.parametrize("api", APIS, ids=str)
+def test_builds_with_the_names_of_every_version(api):
+    built = build_engine(
+        network(), flavour=simulate(api), batch=BATCH, workspace_gib=0.5, optimization_level=2
+    )
+    assert built.plan.startswith(b"vtrt" if api.flavour == "tensorrt_rtx" else b"ftrt")
+    assert (built.flavour, built.version, built.batch) == (api.flavour, api.version, BATCH)
+    assert built.warnings == ("simulated",)
+    assert built.options == {
+        "strongly_typed": True,
+        "tf32": True,
+        "optimization_level": 2,
+        "workspace_gib": 0.5,
+        "compute_capability": None,
+    }
+
+
+def test_fixed_batch_inside_the_profile_is_what_the_plan_takes():
+    built = build_engine(network(batch=4), flavour=simulate(TENSORRT), batch=BATCH)
+    assert built.batch == ShapeProfile(4, 4, 4)
+
+
+def test_fixed_batch_outside_the_profile():
+    with pytest.raises(InputError, match=r"got batch 16, profile 1:4:8\). Build with --batch 16"):
+        build_engine(network(batch=16), flavour=simulate(TENSORRT), batch=BATCH)
+
+
+def test_other_dynamic_axes_are_refused():
+    relu = helper.make_node("Relu", ["input"], ["logits"])
+    graph = serialise([relu], {}, ["batch", "width"], ["batch", "width"])
+    with pytest.raises(InputError, match="input 'input' has a dynamic axis other than the batch"):
+        build_engine(graph, flavour=simulate(TENSORRT), batch=BATCH)
+
+
+def test_parser_errors_name_node_and_operator():
+    with pytest.raises(InputError) as caught:
+        build_engine(unsupported(), flavour=simulate(TENSORRT), batch=BATCH)
+    assert caught.value.details == ("node 1 '/head/frob' (Frobnicate): Plugin not found",)
+
+
+def test_failure_carries_the_builders_words():
+    class Fails:
+        def build_serialized_network(self, network, config):
+            self._log("ERROR", "Could not find any implementation for node /conv")
+
+    with pytest.raises(InputError) as caught:
+        build_engine(network(), flavour=broken(Fails), batch=BATCH)
+    assert caught.value.details == ("Could not find any implementation for node /conv",)
+    assert "cannot build this graph (got Could not find any implementation" in str(caught.value)
+
+
+def test_out_of_memory_is_the_machines_fault():
+    class Fails:
+        def build_serialized_network(self, network, config):
+            self._log("ERROR", "[virtualMemoryBuffer.cpp] Cuda Runtime (out of memory)")
+
+    with pytest.raises(MachineError, match="smaller --batch"):
+        build_engine(network(), flavour=broken(Fails), batch=BATCH)
+
+
+def test_no_builder():
+    flavour = simulate(TENSORRT)
+
+    def factory(logger):
+        logger.log(flavour.module.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    flavour.module.Builder = factory
+    with pytest.raises(MachineError, match="cannot start its builder.*CUDA initialization failure"):
+        build_engine(network(), flavour=flavour, batch=BATCH)
+
+
+def test_progress_is_told_of_every_phase_and_step():
+    calls = []
+
+    class Progress:
+        def start(self, phase, parent, steps):
+            calls.append((phase, parent, steps))
+
+        def step(self, phase, step):
+            calls.append((phase, step))
+
+        def finish(self, phase):
+            calls.append(phase)
+
+    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, progress=Progress())
+    name = "Building engine"
+    assert calls == [(name, None, 3), (name, 0), (name, 1), (name, 2), name]
+
+
+def test_progress_that_raises_cancels_the_build_and_its_error_comes_out():
+    class Progress:
+        def start(self, phase, parent, steps):
+            raise ZeroDivisionError("drawing failed")
+
+    log = []
+    with pytest.raises(ZeroDivisionError, match="drawing failed"):
+        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, progress=Progress(), log=log)
+    assert LogLine("ERROR", "BuildCanceled") in log
+
+
+def test_log_is_kept_when_the_build_fails(tmp_path):
+    log = []
+    with pytest.raises(DeployError):
+        build_engine(unsupported(), flavour=simulate(TENSORRT), batch=BATCH, log=log)
+    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, log=log)
+    write_log(tmp_path / "build.log", log)
+    assert (tmp_path / "build.log").read_text() == "[WARNING] simulated\n"
+
+
+def test_timing_cache_is_written_and_read_again(tmp_path):
+    path = tmp_path / "timing.cache"
+    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
+    assert path.read_bytes() == b"10.13.0.35 measured"
+    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
+    assert path.read_bytes() == b"10.13.0.35 measured measured"
+
+
+@pytest.mark.parametrize("content", [b"8.6.1 measured", b"garbage"])
+def test_foreign_timing_cache_is_replaced_with_a_warning(tmp_path, content):
+    path = tmp_path / "timing.cache"
+    path.write_bytes(content)
+    built = build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
+    assert "started afresh" in built.warnings[0]
+    assert path.read_bytes() == b"10.13.0.35 measured"
+
+
+def test_failed_build_leaves_the_timing_cache_alone(tmp_path):
+    path = tmp_path / "timing.cache"
+    with pytest.raises(InputError):
+        build_engine(unsupported(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rtx_has_no_timing_cache(tmp_path):
+    with pytest.raises(InputError, match="TensorRT-RTX has no timing cache"):
+        build_engine(network(), flavour=simulate(RTX), batch=BATCH, timing_cache=tmp_path / "cache")
+
+
+def test_tensorrt_cannot_target_another_gpu():
+    with pytest.raises(InputError, match="builds for the GPU of this machine only"):
+        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, compute_capability="8.9")
+
+
+@pytest.mark.parametrize("options", [{"optimization_level": 6}, {"workspace_gib": 0}])
+def test_options_out_of_range(options):
+    with pytest.raises(InputError):
+        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, **options)
+
+
+def test_manifest_record():
+    onnx = network()
+    info = build_engine(onnx, flavour=simulate(RTX), batch=BATCH, compute_capability="8.6").info("net.onnx", onnx)
+    assert (info.flavour, info.onnx_file, info.compute_capability) == ("tensorrt_rtx", "net.onnx", "8.6")
+    assert len(info.plan_sha256) == len(info.onnx_sha256) == 64
+
+
+def broken(mixin):
+    """A TensorRT whose builder has the methods of ``mixin``."""
+    flavour = simulate(TENSORRT)
+    real = flavour.module.Builder
+    flavour.module.Builder = type("Builder", (mixin, real), {})
+    return flavour

@@ -1,0 +1,107 @@
+"""NVIDIA's own parser and builder, which need no GPU: what they take, what they refuse and in which words."""
+
+import os
+import signal
+import time
+
+import pytest
+from tensorrt_api.graphs import network, unsupported
+
+from deploy.engine.build import build_engine
+from deploy.engine.flavours import load_flavour
+from deploy.engine.preflight import plan_kind
+from deploy.errors import InputError
+from deploy.specs import ShapeProfile
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'deploy-toolkit[rtx]'")
+BATCH = ShapeProfile(1, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    return load_flavour("tensorrt_rtx")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_precision_compiles(rtx, precision, tmp_path):
+    built = build_engine(network(precision), flavour=rtx, batch=BATCH)
+    plan = tmp_path / "net.rtx.plan"
+    plan.write_bytes(built.plan)
+    kind = plan_kind(plan)
+    assert (kind.flavour, kind.version) == (rtx.name, rtx.version)
+    assert built.warnings == ()
+    assert built.seconds > 0
+
+
+def test_precision_is_that_of_the_graph(rtx):
+    log = []
+    build_engine(network("fp16"), flavour=rtx, batch=BATCH, log=log)
+    said = next(line.text for line in log if line.text.startswith("/conv [Conv] outputs"))
+    assert "[HALF]" in said
+
+
+def test_options_and_target_are_taken(rtx):
+    built = build_engine(
+        network(), flavour=rtx, batch=BATCH, workspace_gib=1, optimization_level=1, compute_capability="8.9"
+    )
+    assert built.options["optimization_level"] == 1
+    assert built.info("net.onnx", network()).compute_capability == "8.9"
+
+
+def test_unknown_target(rtx):
+    with pytest.raises(InputError, match=r"got 9\.0; expected one of .*8\.6.*12\.0"):
+        build_engine(network(), flavour=rtx, batch=BATCH, compute_capability="9.0")
+
+
+def test_unsupported_operator_is_named(rtx):
+    with pytest.raises(InputError) as caught:
+        build_engine(unsupported(), flavour=rtx, batch=BATCH)
+    assert len(caught.value.details) == 1
+    assert caught.value.details[0].startswith("node 1 '/head/frob' (Frobnicate): Plugin not found")
+
+
+def test_not_onnx(rtx):
+    with pytest.raises(InputError, match="Failed to parse the ONNX model"):
+        build_engine(b"not ONNX at all", flavour=rtx, batch=BATCH)
+
+
+def test_progress_reaches_the_end(rtx):
+    class Progress:
+        open, steps = 0, 0
+
+        def start(self, phase, parent, steps):
+            self.open += 1
+
+        def step(self, phase, step):
+            self.steps += 1
+
+        def finish(self, phase):
+            self.open -= 1
+
+    progress = Progress()
+    build_engine(network(), flavour=rtx, batch=BATCH, progress=progress)
+    assert progress.open == 0
+    assert progress.steps > 10
+
+
+def test_ctrl_c_stops_the_builder_then_raises(rtx):
+    class Progress:
+        pressed = False
+
+        def start(self, phase, parent, steps):
+            pass
+
+        def step(self, phase, step):
+            if not self.pressed:
+                self.pressed = True
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # leaves the waiting thread the time to see the signal
+
+        def finish(self, phase):
+            pass
+
+    log = []
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(network(), flavour=rtx, batch=BATCH, progress=Progress(), log=log)
+    assert any("BuildCanceled" in line.text for line in log)
+    assert build_engine(network(), flavour=rtx, batch=BATCH).plan  # and the next build works

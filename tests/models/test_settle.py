@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models import create_model, list_models, settle
+
+
+def clouds(count, size):
+    """Images of mean 0 and deviation 1 with the spectrum of photographs, 1/f: nothing ``settle`` has seen."""
+    noise = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
+    frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.fftfreq(size)[None, :])
+    images = torch.fft.ifft2(torch.fft.fft2(noise) / frequency.clamp_min(1 / size)).real
+    return (images - images.mean()) / images.std()
+
+
+@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("name", list_models())
+def test_logits_spread(name, size):
+    model = create_model(name, num_classes=50)
+    settle(model, (size, size))
+    model.eval()
+    with torch.inference_mode():
+        logits = model(clouds(8, size))
+    assert torch.isfinite(logits).all()
+    assert 0.1 < logits.std() < 50
+    assert logits.std(0).mean() > 0.05, "all images give the same logits"
+    assert logits.std(1).mean() > 0.1, "all classes have the same logit"
+    assert logits.argmax(1).unique().numel() > 1
+
+
+def settled(seed):
+    model = create_model("mobilenet_v3_small", num_classes=10)
+    settle(model, (64, 64), seed)
+    return model.state_dict()
+
+
+def test_equal_seeds_give_equal_weights():
+    one, again, other = settled(0), settled(0), settled(1)
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    assert not torch.equal(one["features.0.0.weight"], other["features.0.0.weight"])
+
+
+def test_what_is_not_its_own_stays():
+    model = create_model("mobilenet_v3_small")
+    model.features[3].eval()
+    modes = [module.training for module in model.modules()]
+    state = torch.random.get_rng_state()
+    settle(model, (32, 32))
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_linear_layer_without_bias():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4, bias=False))
+    settle(model, (8, 8))
+    assert 0.2 < model(clouds(8, 8)).std() < 5
