@@ -48,6 +48,7 @@ def plan_manifest_path(plan: Path) -> Path:
 
 
 def sha256_bytes(data: bytes) -> str:
+    """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -131,4 +131,5 @@ def read_plan_manifest(plan: Path) -> Manifest | None:
 
 
 def write_plan_manifest(plan: Path, manifest: Manifest) -> None:
+    """Write ``<plan>.json`` beside a plan."""
     write_bytes(plan_manifest_path(plan), manifest.to_json(indent=2).encode())

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from deploy.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # A named axis ("batch") is dynamic; a number is fixed.
-Dim = Union[int, str]
+Dim = int | str
 
 
 class Precision(str, Enum):
@@ -132,3 +132,20 @@ class Preprocessing:
         """SHA-256 of the canonical JSON: two equal digests prepare images equally."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network a model's name means.
+
+    Attributes:
+        weights: ``auto``, ``pretrained[:TAG]``, ``random`` or a file; see :func:`models.weights.load_weights`.
+        num_classes: where they differ from the model's own.
+        image_size: side of the square input in pixels; None is the model's own.
+        options: of the model, such as ``("width_mult", 0.75)``.
+    """
+
+    weights: str = "auto"
+    num_classes: int | None = None
+    image_size: int | None = None
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()

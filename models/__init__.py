@@ -4,15 +4,12 @@ from __future__ import annotations
 
 # Importing a family registers its models.
 from models import mobilenetv3 as mobilenetv3
-from models.complexity import Complexity, complexity
 from models.errors import ModelError, UnknownModel, WeightsError, WeightsUnavailable
 from models.registry import Checkpoint, ModelSpec, Transform, create_model, get_spec, imagenet_labels, list_models
-from models.settle import settle
 from models.weights import WeightsInfo, load_weights
 
 __all__ = [
     "Checkpoint",
-    "Complexity",
     "ModelError",
     "ModelSpec",
     "Transform",
@@ -20,11 +17,9 @@ __all__ = [
     "WeightsError",
     "WeightsInfo",
     "WeightsUnavailable",
-    "complexity",
     "create_model",
     "get_spec",
     "imagenet_labels",
     "list_models",
     "load_weights",
-    "settle",
 ]

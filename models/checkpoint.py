@@ -51,20 +51,33 @@ def _read_safetensors(path: Path) -> StateDict:
 
 
 def _read_pickle(path: Path) -> Any:
-    archive = zipfile.is_zipfile(path)
+    names = _archived(path)
+    if "constants.pkl" in names:  # TorchScript, which torch.load would hand on to torch.jit.load
+        raise _needs_code(path)
     try:
         # Training scripts (torchvision's, timm's) keep their arguments in the file; a Namespace is harmless.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if archive and _is_torch_archive(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        if "data.pkl" in names:
             raise _needs_code(path) from error
         raise WeightsError(f"{path} is cut short or no checkpoint", expected="a file of torch.save") from error
 
 
-def _is_torch_archive(path: Path) -> bool:
+def _archived(path: Path) -> set[str]:
+    """Names of the files in the archive that ``torch.save`` writes; nothing for another format."""
+    if not zipfile.is_zipfile(path):
+        return set()
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
+        return {name.rsplit("/", 1)[-1] for name in archive.namelist()}
 
 
 def _needs_code(path: Path) -> WeightsError:

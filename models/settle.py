@@ -16,7 +16,6 @@ from torch.nn.functional import interpolate
 _BATCH = 8
 _LARGEST = 128  # pixels; larger inputs are settled at this size to save time
 _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
-_CONTRAST = 1.25
 
 
 def settle(model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2) -> None:
@@ -44,13 +43,12 @@ def _reset(module: nn.Module) -> None:
 def _images(input_size: tuple[int, int]) -> Tensor:
     """Normalised images of coloured squares at several scales, for even areas and edges as photographs have.
 
-    Plain noise would not do: after pooling all images of noise are alike. The contrast is a little above that of
-    photographs, which an untrained network in eval mode otherwise amplifies from layer to layer.
+    Plain noise would not do: after pooling, all images of noise are alike. Mean 0, deviation 1.
     """
     height, width = (min(side, _LARGEST) for side in input_size)
     noise = [torch.randn(_BATCH, 3, side, side) for side in _SQUARES]
     squares = torch.stack([interpolate(colours, (height, width), mode="nearest") for colours in noise])
-    images: Tensor = squares.sum(0) * (_CONTRAST / len(_SQUARES) ** 0.5)
+    images: Tensor = squares.sum(0) / len(_SQUARES) ** 0.5
     return images
 
 

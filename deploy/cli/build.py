@@ -1,8 +1,8 @@
 """An ONNX graph → the FP32, FP16 or INT8 graph and a TensorRT engine: quantize, verify, build.
 
-  python build_engine.py mobilenet_v3_large.onnx --precision fp16
-  python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --batch 1:8:32
-  python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --backend none
+python build_engine.py mobilenet_v3_large.onnx --precision fp16
+python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --batch 1:8:32
+python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --backend none
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.build import BuildRequest, build
 
     if args.calibration_images is not None and args.calibration_images < 1:
-        raise InputError("calibration needs images", got=args.calibration_images, expected="--calibration-images of 1 or more")
+        raise InputError("--calibration-images is a count", got=args.calibration_images, expected="1 or more")
     request = BuildRequest(
         onnx=args.onnx,
         precision=Precision(args.precision),

@@ -1,6 +1,6 @@
 """What this machine can do, and the command that adds what it cannot.
 
-  python -m deploy doctor
+python -m deploy doctor
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A PyTorch model by name → a simplified ONNX graph, compared with PyTorch at every step.
 
-  python export.py --model mobilenet_v3_large
-  python export.py --model mobilenet_v3_small --weights digits.safetensors --num-classes 10 --image-size 64
-  python export.py --list
+python export.py --model mobilenet_v3_large
+python export.py --model mobilenet_v3_small --weights digits.safetensors --num-classes 10 --image-size 64
+python export.py --list
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
     parser.add_argument(
-        "--batch", default="dynamic", metavar="dynamic|N", help="a dynamic batch axis, or a fixed size (default dynamic)"
+        "--batch",
+        default="dynamic",
+        metavar="dynamic|N",
+        help="a dynamic batch axis, or a fixed size (default dynamic)",
     )
     parser.add_argument("--no-simplify", action="store_true", help="leave out onnxsim")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.export import ExportRequest, export_model
 
     request = ExportRequest(
-        **network_options(args),
+        args.model,
+        network_options(args),
         labels=args.labels,
         batch=_batch(args.batch),
         simplify=not args.no_simplify,
@@ -78,7 +80,14 @@ def _list(console: Console) -> int:
         console.document(models)
         return 0
     rows = [
-        [m["name"], f"{m['parameters']:,}", f"{m['gmacs']:.3f}", m["input_size"], m["top1"] or "", ", ".join(m["aliases"])]
+        [
+            m["name"],
+            f"{m['parameters']:,}",
+            f"{m['gmacs']:.3f}",
+            m["input_size"],
+            m["top1"] or "",
+            ", ".join(m["aliases"]),
+        ]
         for m in models
     ]
     console.table(["model", "parameters", "GMACs", "input", "top-1 %", "aliases"], rows)
@@ -103,7 +112,10 @@ def _print(report: ExportReport, console: Console) -> None:
         ["output", str(manifest.outputs[0])],
         ["preprocessing", str(manifest.preprocessing)],
         ["weights", " ".join(filter(None, [manifest.weights.source, manifest.weights.name]))],
-        ["against PyTorch", f"max relative error {last.relative:.1e}, SQNR {last.sqnr_db:.0f} dB ({last.samples} images)"],
+        [
+            "against PyTorch",
+            f"max relative error {last.relative:.1e}, SQNR {last.sqnr_db:.0f} dB, {last.samples} images",
+        ],
         ["seconds", ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.steps.items())],
     ]
     console.table([manifest.model, "exported and equal to PyTorch"], rows)

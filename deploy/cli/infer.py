@@ -1,7 +1,7 @@
 """Images → predictions, by an ONNX graph (ONNX Runtime) or a TensorRT engine.
 
-  python infer.py --engine mobilenet_v3_large.onnx cat.jpg
-  python infer.py --engine digits.int8.rtx.plan --top-k 3 photos/ --json
+python infer.py --engine mobilenet_v3_large.onnx cat.jpg
+python infer.py --engine digits.int8.rtx.plan --top-k 3 photos/ --json
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own"
+    )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="for a graph without a manifest: side of its square input, pixels"
     )
@@ -57,7 +59,9 @@ def _check_positive(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag} is a count", got=value, expected="1 or more", fix=f"Leave {flag} out for the default.")
+            raise InputError(
+                f"{flag} is a count", got=value, expected="1 or more", fix=f"Leave {flag} out for the default."
+            )
 
 
 class _Job:

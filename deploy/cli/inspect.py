@@ -1,8 +1,8 @@
 """What a graph, an engine or a model is: manifest, inputs and outputs, operators, precision of each layer.
 
-  python -m deploy inspect mobilenet_v3_large.int8.onnx --layers
-  python -m deploy inspect mobilenet_v3_large.int8.rtx.plan --json
-  python -m deploy inspect mobilenet_v3_large
+python -m deploy inspect mobilenet_v3_large.int8.onnx --layers
+python -m deploy inspect mobilenet_v3_large.int8.rtx.plan --json
+python -m deploy inspect mobilenet_v3_large
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
     rows += [["parity", _parity(figures)] for figures in manifest.parity]
     if manifest.quantization:
         facts = manifest.quantization
-        rows.append(["quantization", ", ".join(f"{key} {facts[key]}" for key in facts if not isinstance(facts[key], dict))])
+        plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+        rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
+        rows += [[f"{key}: {name}", why] for key in facts.keys() - plain.keys() for name, why in facts[key].items()]
     return rows
 
 
@@ -88,7 +90,8 @@ def _parity(figures: dict[str, Any]) -> str:
     decibel = f", SQNR {sqnr:.1f} dB" if isinstance(sqnr, float) else ""
     relative = figures.get("relative")
     error = f"max relative error {relative:.1e}" if isinstance(relative, float) else "not finite"
-    return f"against {figures.get('against')}: {error}{decibel}, {figures.get('samples')} samples of {figures.get('input')}"
+    fed = f"{figures.get('samples')} of {figures.get('input')}"
+    return f"against {figures.get('against')}: {error}{decibel}, {fed}"
 
 
 def _plan(path: Path, console: Console) -> int:
@@ -96,9 +99,9 @@ def _plan(path: Path, console: Console) -> int:
 
     kind, manifest = plan_kind(path), read_plan_manifest(path)
     if console.as_json:
-        console.document({"file": str(path), "kind": kind, "manifest": manifest.to_dict() if manifest else None})
+        console.document({"file": str(path), "kind": str(kind), "manifest": manifest.to_dict() if manifest else None})
         return 0
-    rows = [["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"], ["kind", kind]]
+    rows = [["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"], ["kind", str(kind)]]
     if manifest is not None and manifest.engine is not None:
         engine = manifest.engine
         rows += [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from deploy.errors import InputError
+from deploy.specs import NetworkOptions
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +24,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def network_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The same, as keywords of :class:`deploy.workflows.export.ExportRequest`."""
+def network_options(args: argparse.Namespace) -> NetworkOptions:
+    """What those options say."""
     if args.image_size is not None and args.image_size < 1:
         raise InputError("an image has pixels", got=args.image_size, expected="--image-size of 1 or more")
-    return {
-        "model": args.model,
-        "weights": args.weights,
-        "num_classes": args.num_classes,
-        "image_size": args.image_size,
-        "options": dict(_option(text) for text in args.option),
-    }
+    return NetworkOptions(args.weights, args.num_classes, args.image_size, tuple(_option(text) for text in args.option))
 
 
 def _option(text: str) -> tuple[str, bool | int | float | str]:

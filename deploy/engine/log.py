@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from deploy.engine.api import ILogger, TensorRt
 _FAILURES = ("ERROR", "INTERNAL_ERROR")
 _making = threading.Lock()
 _loggers: dict[str, ILogger] = {}
+_sinks: defaultdict[str, list[list[LogLine]]] = defaultdict(list)  # the recordings under way, by module
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def process_logger(trt: TensorRt) -> ILogger:
 @contextlib.contextmanager
 def recording(trt: TensorRt, lines: list[LogLine]) -> Iterator[None]:
     """Append what ``trt`` logs to ``lines``, of any thread, until the block ends."""
-    sinks: list[list[LogLine]] = process_logger(trt).sinks
+    sinks = _sinks[trt.__name__]
     sinks.append(lines)
     try:
         yield
@@ -73,11 +75,10 @@ def _make(trt: TensorRt) -> ILogger:
     class Collector(base):  # type: ignore[misc]  # the base exists only once the module is imported
         def __init__(self) -> None:
             base.__init__(self)
-            self.sinks: list[list[LogLine]] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            line = LogLine(severity.name, msg)
-            for sink in tuple(self.sinks):
+            line = LogLine(severity.name, msg.strip())
+            for sink in tuple(_sinks[trt.__name__]):
                 sink.append(line)
 
     return Collector()

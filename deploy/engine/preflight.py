@@ -122,7 +122,7 @@ def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
 
 
 def _next_step(plan: Path, engine: EngineInfo | None) -> str:
-    graph = plan.with_name(engine.onnx_file) if engine is not None else _graph_beside(plan)
+    graph = plan.parent / engine.onnx_file if engine is not None else _graph_beside(plan)
     if graph.is_file():
         return f"Run its graph here: python infer.py --engine {graph} IMAGE. {_rebuild(plan) if cuda.devices() else ''}"
     return _rebuild(plan)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import Any, Protocol, TypeVar
 
 from deploy.engine.api import IProgressMonitor, TensorRt
@@ -40,13 +40,16 @@ class Watch:
 
         Raises whatever ``work`` or the progress callback raised.
         """
-        with ThreadPoolExecutor(1, "tensorrt-build") as pool:
-            done = pool.submit(work)
-            try:
-                result = done.result()
-            except BaseException:
-                self.cancelled.set()
-                raise
+        # Not an executor: interrupted while it starts its thread, it forgets the thread and does not wait for it.
+        done: Future[T] = Future()
+        try:
+            threading.Thread(target=_fulfil, args=(done, work), name="tensorrt-build").start()
+            result = done.result()
+        except KeyboardInterrupt:
+            self.cancelled.set()
+            if not done.cancel():
+                wait([done])
+            raise
         if self._error is not None:
             raise self._error
         return result
@@ -61,6 +64,14 @@ class Watch:
                 self._error = error
                 self.cancelled.set()
         return not self.cancelled.is_set()
+
+
+def _fulfil(done: Future[T], work: Callable[[], T]) -> None:
+    if done.set_running_or_notify_cancel():
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+            done.set_exception(error)
 
 
 def make_monitor(trt: TensorRt, watch: Watch) -> IProgressMonitor:

@@ -41,7 +41,7 @@ def _reason(error: Exception) -> str:
 
 def to_bytes(model: ir.Model) -> bytes:
     """The serialised protobuf; the same model gives the same bytes."""
-    return ir.to_proto(model).SerializeToString(deterministic=True)
+    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def save(path: Path, model: ir.Model, manifest: Manifest) -> bytes:

@@ -26,6 +26,8 @@ from deploy.graph.placement import Placement
 INT8_MAX = 127
 # The smallest positive FP16 number, 2^-24.
 _FP16_STEP = float(np.finfo(np.float16).smallest_subnormal)
+# The range of the largest FP16 scale.
+_MAX_AMAX = INT8_MAX * float(np.finfo(np.float16).max)
 _ZERO_POINT = "int8_zero_point"
 
 
@@ -41,7 +43,7 @@ def insert_qdq(model: ir.Model, placement: Placement, activation_amax: Mapping[s
         activation_amax: per quantized tensor, the absolute value that INT8's 127 stands for.
 
     Raises:
-        InputError: an amax is missing, zero, negative or not finite; a weight holds NaN or infinity.
+        InputError: an amax is missing, zero, negative, not finite or beyond FP16 scales; so is a weight's.
     """
     amax = shared_amax(placement, activation_amax)
     result = typed_copy(model)
@@ -70,7 +72,9 @@ def scale_of(amax: Array | float) -> Array:
     """
     exact = np.asarray(amax, dtype=np.float64) / INT8_MAX
     nearest = exact.astype(np.float16)
-    above = np.where(nearest < exact, np.nextafter(nearest, np.float16(np.inf)), nearest)
+    with np.errstate(over="ignore"):
+        next_up = np.nextafter(nearest, np.float16(np.inf))
+    above = np.where(nearest < exact, next_up, nearest)
     return np.maximum(above, np.float16(_FP16_STEP)).astype(np.float32)
 
 
@@ -90,8 +94,11 @@ def _checked(tensor: str, amax: float | None) -> float:
             expected="a positive, finite max |x|",
             fix="Calibrate with images that reach this layer, or leave its node in FP16.",
         )
-    if amax > INT8_MAX * float(np.finfo(np.float16).max):
-        raise InputError(f"tensor '{tensor}' needs a scale beyond FP16", got=f"amax {amax:.4g}", expected="below 8.3e6")
+    if amax > _MAX_AMAX:
+        expected = f"at most {_MAX_AMAX:.3g}"
+        raise InputError(
+            f"tensor '{tensor}' needs a scale beyond FP16", got=f"max |x| is {amax:.4g}", expected=expected
+        )
     return float(amax)
 
 
@@ -101,8 +108,14 @@ def _quantize_weights(graph: ir.Graph, placement: Placement) -> None:
         array = constant(value)
         if value is None or array is None:
             raise InputError("the placement is of another graph", got=f"no weight '{name}'", fix="Place it again.")
-        if not np.isfinite(array).all():
-            raise InputError(f"weight '{name}' holds NaN or infinity", fix="Check the checkpoint.")
+        peak = float(np.abs(array).max(initial=0))
+        if not peak <= _MAX_AMAX:
+            raise InputError(
+                f"weight '{name}' cannot be quantized",
+                got=f"max |w| is {peak:.4g}",
+                expected=f"at most {_MAX_AMAX:.3g}",
+                fix="Check the checkpoint.",
+            )
         levels, scale = quantize_weight(array, axis)
         stored = add_initializer(graph, f"{name}/quantized", levels)
         scales = add_initializer(graph, f"{name}/scale", scale)

@@ -19,7 +19,7 @@ def simplify(model: ir.Model) -> ir.Model:
         CheckFailed: onnxsim could not do its work, or :func:`leftovers` finds what it should have removed.
     """
     proto, done = onnxsim.simplify(ir.to_proto(model))
-    simplified = ir.from_proto(proto)
+    simplified: ir.Model = ir.from_proto(proto)
     _name_new_nodes(simplified)
     clear_traces(simplified)
     left = leftovers(simplified)

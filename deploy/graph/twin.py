@@ -1,14 +1,15 @@
-"""The CPU twin of a precise graph: FP32 arithmetic that rounds where the precise graph holds FP16.
+"""The CPU twin of a precise graph: FP32 arithmetic that rounds wherever the precise graph holds FP16.
 
-ONNX Runtime computes FP16 graphs in FP32 on a CPU, so running one there shows neither overflow nor rounding. In the twin
-every tensor that the precise graph holds in FP16 passes a Cast to FP16 and back, which ONNX Runtime keeps at every
-optimization level; a value beyond 65504 becomes infinite there, as on a GPU. Activations keep their Q/DQ nodes and scales.
+ONNX Runtime computes FP16 graphs in FP32 on a CPU, so running one there shows neither overflow nor rounding. In the
+twin every tensor that the precise graph holds in FP16 passes a Cast to FP16 and back, which ONNX Runtime keeps at every
+optimization level; a value beyond 65504 becomes infinite there, as on a GPU. Activations keep their Q/DQ nodes and
+scales; weights are dequantized here, once, and INT8 products are summed by FP32 kernels.
 
-Weights are dequantized here, once. Sums of INT8 products are then made by FP32 kernels: about as exact as INT32, faster
-than ONNX Runtime's mixture of both, and the same on every CPU, while its INT8 kernels saturate on x86 without VNNI and its
-fusions quantize biases.
+No ONNX Runtime INT8 kernel runs in a twin, on purpose: they saturate on x86 without VNNI, the fusions that make them
+quantize biases, which TensorRT does not, and re-quantize weights per tensor. Without them a twin is faster as well.
 
-What a twin does not show: accumulation order, FP16 accumulators inside a kernel, and fusions that skip a rounding.
+What a twin does not show: accumulation order and FP16 accumulators inside a kernel. It rounds once more than a kernel
+that fuses several nodes, or a Q/DQ: about 2^-11 of a value, beside an INT8 step of 2^-7 of the range.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from deploy.graph.fp16 import round_to_fp16
 from deploy.graph.irtools import (
+    Array,
     add_initializer,
     cast,
     constant,
@@ -29,8 +32,6 @@ from deploy.graph.irtools import (
 from deploy.specs import Precision
 
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-# What TensorRT computes on INT8 inputs when a DequantizeLinear feeds it.
-_INTEGER_KERNELS = ("Conv", "Gemm", "MatMul")
 
 
 def precision_of(model: ir.Model) -> Precision:
@@ -45,10 +46,6 @@ def precision_of(model: ir.Model) -> Precision:
 def twin(precise: ir.Model) -> ir.Model:
     """The twin of an FP16 or INT8 graph, with the same inputs and outputs; an FP32 graph's twin is its copy.
 
-    A rounding is left out in the two places where an INT8 kernel does not round to FP16 either: between a
-    DequantizeLinear and the kernel that reads it (which takes the INT8 values), and between such a kernel and the
-    QuantizeLinear that alone reads it (it scales its INT32 sums straight to INT8, where an overflow saturates).
-
     Raises:
         InputError: see :func:`deploy.graph.irtools.typed_copy`.
     """
@@ -60,12 +57,12 @@ def twin(precise: ir.Model) -> ir.Model:
             _store_fp32(graph, value)
     for value in rounded:
         retype(value, ir.DataType.FLOAT)
+    for node in list(graph):
+        if node.op_type == _DEQUANTIZE and constant(node.inputs[0]) is not None:
+            _fold_weight(graph, node, half=node.outputs[0] in rounded)
     for value in rounded:
         _round(graph, value)
     _retarget_casts(graph, rounded)
-    for node in list(graph):
-        if node.op_type == _DEQUANTIZE:
-            _fold_weight(graph, node)
     drop_unused_initializers(graph)
     return result
 
@@ -83,8 +80,8 @@ def _store_fp32(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def _round(graph: ir.Graph, value: ir.Value) -> None:
-    """Let the readers of ``value`` see it rounded to FP16, but for those of an integer kernel's borders."""
-    readers = [(node, index) for node, index in value.uses() if not _fuses(value, node)]
+    """Let the readers of ``value`` see it rounded to FP16."""
+    readers = list(value.uses())
     if not readers:
         return
     down = cast(value, ir.DataType.FLOAT16, f"{value.name}/rounded/fp16")
@@ -94,37 +91,26 @@ def _round(graph: ir.Graph, value: ir.Value) -> None:
         node.replace_input_with(index, up.outputs[0])
 
 
-def _fuses(value: ir.Value, reader: ir.Node) -> bool:
-    producer = value.producer()
-    if producer is not None and producer.op_type == _DEQUANTIZE:
-        return reader.op_type in _INTEGER_KERNELS
-    return (
-        reader.op_type == _QUANTIZE
-        and len(value.uses()) == 1
-        and producer is not None
-        and producer.op_type in _INTEGER_KERNELS
-        and all(_dequantized(operand) for operand in producer.inputs[:2])
-    )
-
-
-def _dequantized(value: ir.Value | None) -> bool:
-    producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type == _DEQUANTIZE
-
-
-def _fold_weight(graph: ir.Graph, node: ir.Node) -> None:
+def _fold_weight(graph: ir.Graph, node: ir.Node, *, half: bool) -> None:
     """Replace the DequantizeLinear of a constant by its result."""
-    stored, scale, zero_point = (constant(value) for value in (*node.inputs, None)[:3])
-    if stored is None or scale is None:
-        return
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    others = tuple(dim for dim in range(stored.ndim) if scale.ndim and dim != axis % stored.ndim)
-    offset = 0 if zero_point is None else np.expand_dims(zero_point.astype(np.float32), others)
-    array = (stored.astype(np.float32) - offset) * np.expand_dims(scale, others)
-    name = str(node.outputs[0].name)
-    node.outputs[0].name = f"{name}/folded"
-    node.outputs[0].replace_all_uses_with(add_initializer(graph, name, array.astype(np.float32)))
+    output = node.outputs[0]
+    name = str(output.name)
+    array = _dequantized(node)
+    output.name = f"{name}/folded"
+    output.replace_all_uses_with(add_initializer(graph, name, round_to_fp16(array) if half else array))
     graph.remove(node, safe=True)
+
+
+def _dequantized(node: ir.Node) -> Array:
+    """What a DequantizeLinear with a scalar or per-axis scale makes of a constant."""
+    levels, scale, zero_point = (constant(value) for value in (*node.inputs, None)[:3])
+    assert levels is not None
+    assert scale is not None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    others = tuple(dim for dim in range(levels.ndim) if dim != axis % levels.ndim) if scale.ndim else ()
+    offset = 0 if zero_point is None else np.expand_dims(zero_point.astype(np.float32), others)
+    products: Array = (levels.astype(np.float32) - offset) * np.expand_dims(scale, others)
+    return products
 
 
 def _retarget_casts(graph: ir.Graph, rounded: list[ir.Value]) -> None:

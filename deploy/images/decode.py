@@ -43,7 +43,7 @@ _UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 
 
 def decode(source: Path | bytes) -> RgbImage:
-    """The image as uint8 ``[height, width, 3]`` RGB, turned upright as its EXIF orientation says.
+    """The image as uint8 ``[height, width, 3]`` RGB, turned upright as its EXIF orientation says. The caller owns it.
 
     Equal to ``ImageOps.exif_transpose(Image.open(source)).convert("RGB")``, what training with torchvision sees. So
     transparency is dropped, not blended; 16-bit grey saturates at 255; an animation gives its first frame. EXIF data
@@ -107,7 +107,7 @@ def _decode_with_pillow(image: PIL.Image.Image) -> RgbImage:
     image.load()
     if _orientation(image) in _UPRIGHT:
         image = ImageOps.exif_transpose(image)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _orientation(image: PIL.Image.Image) -> int:

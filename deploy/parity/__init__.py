@@ -1,0 +1,1 @@
+"""How close outputs are to a reference, and whether that is close enough."""

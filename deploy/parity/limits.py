@@ -36,10 +36,10 @@ class Limits:
         return reasons
 
 
-# FP32: the order of additions. FP16: 11 bits of significand give about 60 dB; networks here keep 45 and more.
-# INT8: 8 bits give about 20 dB at the logits of mobile networks with plain range calibration; below 12 dB classes flip.
+# FP32: the order of additions. FP16: 11 bits of significand give about 60 dB, networks here keep 45 and more.
+# INT8: trained mobile networks keep 15 to 27 dB at the logits; below 10 dB predictions change in bulk.
 DEFAULT_LIMITS = {
     Precision.FP32: Limits(relative=1e-4),
     Precision.FP16: Limits(relative=2e-2, sqnr_db=40.0, cosine=0.999),
-    Precision.INT8: Limits(sqnr_db=12.0, cosine=0.90),
+    Precision.INT8: Limits(sqnr_db=10.0),
 }

@@ -63,7 +63,7 @@ def load(path: Path) -> CalibrationCache:
         raise _damaged(path, f"schema {schema}", expected=f"schema {SCHEMA}")
     try:
         return _from_fields(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, repr(error)) from error
 
 

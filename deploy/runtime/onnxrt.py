@@ -92,7 +92,7 @@ def _open(model: Path | bytes, providers: list[str], threads: int | None) -> ort
     source = str(model) if isinstance(model, Path) else model
     try:
         return ort.InferenceSession(source, options, providers=providers)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class below Exception
+    except Exception as error:
         raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_first_line(error)) from error
 
 

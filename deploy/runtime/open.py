@@ -34,7 +34,9 @@ def open_runner(path: Path, *, device: str = "auto", threads: int | None = None)
     if path.suffix == ".plan":
         return _open_plan(path, device)
     if path.suffix != ".onnx":
-        raise InputError(f"{path} is neither a graph nor an engine", got=path.suffix or "no suffix", expected=".onnx or .plan")
+        raise InputError(
+            f"{path} is neither a graph nor an engine", got=path.suffix or "no suffix", expected=".onnx or .plan"
+        )
     return _open_graph(path, device, threads)
 
 

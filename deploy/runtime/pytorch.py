@@ -13,10 +13,18 @@ from torch import nn
 from deploy.errors import InputError, MachineError
 from deploy.manifest import Weights
 from deploy.runtime.base import Array, Runner
-from deploy.specs import Preprocessing, TensorSpec
-from models import ModelError, ModelSpec, Transform, WeightsUnavailable, create_model, get_spec, list_models
+from deploy.specs import NetworkOptions, Preprocessing, TensorSpec
+from models import (
+    ModelError,
+    ModelSpec,
+    Transform,
+    WeightsUnavailable,
+    create_model,
+    get_spec,
+    imagenet_labels,
+    list_models,
+)
 from models.complexity import complexity
-from models.registry import imagenet_labels
 from models.weights import load_weights
 
 
@@ -62,17 +70,13 @@ class Network:
 
 
 def load_network(
-    model: str,
-    weights: str = "auto",
-    num_classes: int | None = None,
-    image_size: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    labels: tuple[str, ...] | None = None,
+    model: str, options: NetworkOptions = NetworkOptions(), labels: tuple[str, ...] | None = None
 ) -> Network:
-    """Create ``model`` with ``weights``; see :func:`models.weights.load_weights` for their spelling.
+    """Create ``model`` with its weights. Another image size keeps the proportion of the resize before the crop.
 
     Args:
-        image_size: side of the square input in pixels; the resize before the crop keeps its proportion.
+        model: a registered name or alias.
+        options: which network that means.
         labels: class names in place of the ones that are known.
 
     Raises:
@@ -81,20 +85,23 @@ def load_network(
     """
     with _model_errors():
         spec = get_spec(model)
-        module = create_model(spec.name, num_classes=num_classes, **(options or {}))
-        size = (image_size, image_size) if image_size else spec.input_size
-        loaded = load_weights(module, spec, weights, input_size=size)
+        module = create_model(spec.name, num_classes=options.num_classes, **dict(options.options))
+        side = options.image_size
+        size = (side, side) if side else spec.input_size
+        loaded = load_weights(module, spec, options.weights, input_size=size)
         counted = complexity(module.eval(), size)
-    classes = num_classes or spec.num_classes
+    classes = options.num_classes or spec.num_classes
     if labels is not None and len(labels) != classes:
-        raise InputError("the labels are not this network's", got=f"{len(labels)} labels", expected=f"{classes} classes")
+        raise InputError(
+            "the labels are not this network's", got=f"{len(labels)} labels", expected=f"{classes} classes"
+        )
     if labels is None and loaded.source == "official":
         labels = imagenet_labels()
     return Network(
-        module=module.eval(),
+        module=module,
         weights=Weights(loaded.source, loaded.name, loaded.sha256),
         reason_for_random=loaded.reason,
-        preprocessing=_preprocessing(loaded.transform, image_size),
+        preprocessing=_preprocessing(loaded.transform, side),
         labels=labels,
         classes=classes,
         parameters=counted.parameters,
@@ -109,9 +116,7 @@ def _model_errors() -> Iterator[None]:
         yield
     except ModelError as error:
         kind = MachineError if isinstance(error, WeightsUnavailable) else InputError
-        raise kind(
-            error.what, got=error.got, expected=error.expected, fix=error.fix, details=error.details
-        ) from error
+        raise kind(error.what, got=error.got, expected=error.expected, fix=error.fix, details=error.details) from error
 
 
 def _preprocessing(transform: Transform, image_size: int | None) -> Preprocessing:

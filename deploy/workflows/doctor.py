@@ -18,7 +18,7 @@ OK, MISSING, PROBLEM = "ok", "missing", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. ``state`` is ``ok``, ``missing`` (a choice) or ``problem`` (broken); ``fix`` a command."""
+    """One line of the report. ``state`` is ``ok``, ``missing`` (a choice) or ``problem``; ``fix`` a command."""
 
     group: str
     name: str
@@ -91,7 +91,9 @@ def _onnxruntime() -> Iterator[Finding]:
     cpu, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
     if cpu and gpu:
         fix = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
-        yield Finding("packages", "onnxruntime", PROBLEM, "both onnxruntime and onnxruntime-gpu: they overwrite each other", fix)
+        yield Finding(
+            "packages", "onnxruntime", PROBLEM, "both onnxruntime and onnxruntime-gpu: they overwrite each other", fix
+        )
         return
     if not cpu and not gpu:
         yield Finding("packages", "onnxruntime", MISSING, "not installed", "pip install 'deploy-toolkit[cpu]'")
@@ -103,7 +105,9 @@ def _onnxruntime() -> Iterator[Finding]:
         kind = "onnxruntime-gpu" if gpu else "onnxruntime"
         yield Finding("packages", "onnxruntime", OK, f"{kind} {gpu or cpu} ({providers})", _onnxruntime_gpu(gpu))
     except Exception as error:  # noqa: BLE001 - see _package
-        yield Finding("packages", "onnxruntime", PROBLEM, f"does not import: {error}", "pip install --force-reinstall onnxruntime")
+        yield Finding(
+            "packages", "onnxruntime", PROBLEM, f"does not import: {error}", "pip install --force-reinstall onnxruntime"
+        )
 
 
 def _onnxruntime_gpu(installed: str | None) -> str | None:
@@ -111,7 +115,7 @@ def _onnxruntime_gpu(installed: str | None) -> str | None:
     if installed or not devices():
         return None
     if platform.machine() == "aarch64":
-        return "for CUDA: PyPI has no onnxruntime-gpu for aarch64; take the wheel of your JetPack from NVIDIA's Jetson index"
+        return "for CUDA: PyPI has no aarch64 wheel; take that of your JetPack from NVIDIA's Jetson package index"
     return "for CUDA: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
 
@@ -137,7 +141,10 @@ def _flavours() -> Iterator[Finding]:
 def _jobs(working: set[str]) -> Iterator[Finding]:
     """What the parts add up to."""
     jobs = {
-        "export models": ({"torch", "onnxscript", "onnxsim", "onnxruntime"}, "pip install 'deploy-toolkit[export,cpu]'"),
+        "export models": (
+            {"torch", "onnxscript", "onnxsim", "onnxruntime"},
+            "pip install 'deploy-toolkit[export,cpu]'",
+        ),
         "run graphs (infer, verify, eval)": ({"onnxruntime"}, "pip install 'deploy-toolkit[cpu]'"),
         "make FP16 and INT8 graphs": ({"onnxruntime", "onnx-ir"}, "pip install 'deploy-toolkit[cpu]'"),
         "build TensorRT-RTX engines": ({"TensorRT-RTX"}, "pip install 'deploy-toolkit[rtx]'"),
@@ -147,4 +154,10 @@ def _jobs(working: set[str]) -> Iterator[Finding]:
     for name, (needs, fix) in jobs.items():
         lacking = sorted(needs - working)
         state = MISSING if lacking else OK
-        yield Finding("what works here", name, state, f"lacks {', '.join(lacking)}" if lacking else "yes", fix if lacking else None)
+        yield Finding(
+            "what works here",
+            name,
+            state,
+            f"lacks {', '.join(lacking)}" if lacking else "yes",
+            fix if lacking else None,
+        )

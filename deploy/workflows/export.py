@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -25,7 +24,7 @@ from deploy.runtime.base import Array
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.runtime.pytorch import Network, load_network
 from deploy.runtime.rows import infer_rows
-from deploy.specs import Precision
+from deploy.specs import NetworkOptions, Precision
 from deploy.tools import tool_versions
 
 GATE_BATCHES = (1, 2, 5)
@@ -33,16 +32,13 @@ GATE_BATCHES = (1, 2, 5)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export. ``batch`` None is dynamic; ``image_size`` None is the model's own, in pixels."""
+    """What to export. ``batch`` None is dynamic; ``labels`` is a file of class names."""
 
     model: str
-    weights: str = "auto"
-    num_classes: int | None = None
+    network: NetworkOptions = NetworkOptions()
     labels: Path | None = None
-    image_size: int | None = None
     batch: int | None = None
     simplify: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,7 @@ def export_model(request: ExportRequest, output: Path, note: Callable[[str], Non
     labels = read_labels(request.labels) if request.labels else None
     clock = _Clock()
     note(f"loading {request.model}")
-    network = load_network(
-        request.model, request.weights, request.num_classes, request.image_size, request.options, labels
-    )
+    network = load_network(request.model, request.network, labels)
     clock.lap("load")
     note("exporting with torch.export")
     graph = export_graph(network.module, network.preprocessing.crop, request.batch)

@@ -64,7 +64,9 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
     """
     placement = place(source.graph)
     if not placement.activations:
-        raise InputError("nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers")
+        raise InputError(
+            "nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers"
+        )
     ranges = _ranges(source, placement, calibration)
     graph = to_fp16(insert_qdq(source.graph, placement, ranges.amax), ranges.keep_fp32)
     facts = {

@@ -1,7 +1,8 @@
 """The handwritten digits that come with scikit-learn, as PNG files a deployment could meet.
 
-1797 real scans of 8x8 pixels (E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998). They are
-ordered by writer: the last 450 are held out, so the network is judged on hands it has never seen.
+1797 real scans of 8x8 pixels (E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998).
+Neighbouring scans come from the same hand: the last 450 are held out as a block, so that the network is judged mostly
+on hands it has never seen.
 """
 
 from __future__ import annotations

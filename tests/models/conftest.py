@@ -21,4 +21,4 @@ def torchvision_models():
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         models = importlib.import_module("torchvision.models")
-    yield models
+    yield models  # noqa: PT022 - the library lives as long as this fixture

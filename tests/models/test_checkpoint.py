@@ -16,7 +16,6 @@ from models.checkpoint import read_state_dict
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 
 
-
 def check(path, entry=None):
     state, found = read_state_dict(path)
     assert found == entry

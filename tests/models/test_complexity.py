@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import complexity, create_model, get_spec, list_models
+from models import create_model, get_spec, list_models
+from models.complexity import complexity
 
 
 @pytest.mark.parametrize("name", list_models())

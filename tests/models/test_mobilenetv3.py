@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import ModelError, create_model, settle
+from models import ModelError, create_model
 from models.layers import make_divisible
+from models.settle import settle
 
 NAMES = ("mobilenet_v3_large", "mobilenet_v3_small")
 VARIANTS = list(itertools.product(NAMES, (0.5, 0.75, 1.0, 1.25), (False, True)))

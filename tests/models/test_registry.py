@@ -67,7 +67,9 @@ def test_a_name_like_no_other_has_no_suggestions():
 
 
 def test_an_unknown_option_lists_those_there_are():
-    with pytest.raises(ModelError, match=r"no option 'width'.*width_mult \(default 1.0\), reduced_tail \(default False\)"):
+    with pytest.raises(
+        ModelError, match=r"no option 'width'.*width_mult \(default 1.0\), reduced_tail \(default False\)"
+    ):
         create_model("mobilenet_v3_small", width=0.5)
 
 

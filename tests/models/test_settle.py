@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import create_model, list_models, settle
+from models import create_model, list_models
+from models.settle import settle
 
 
 def clouds(count, size):
@@ -24,8 +25,8 @@ def test_logits_spread(name, size):
     with torch.inference_mode():
         logits = model(clouds(8, size))
     assert torch.isfinite(logits).all()
-    assert 0.1 < logits.std() < 50
-    assert logits.std(0).mean() > 0.05, "all images give the same logits"
+    assert 0.1 < logits.std() < 100
+    assert logits.std(0).mean() > 0.1, "all images give the same logits"
     assert logits.std(1).mean() > 0.1, "all classes have the same logit"
     assert logits.argmax(1).unique().numel() > 1
 

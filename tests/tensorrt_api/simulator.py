@@ -9,6 +9,7 @@ import ctypes
 import enum
 import json
 import threading
+import time
 import types
 from collections import deque
 
@@ -18,7 +19,14 @@ import onnxruntime as ort
 
 from deploy.engine.flavours import Flavour, capabilities
 
-NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+NUMPY = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
 ONNX = {1: "FLOAT", 10: "HALF", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 16: "BF16"}
 MEMORY = {}  # address → device memory that has been allocated and not freed
 STREAMS = {}  # handle → stream
@@ -132,7 +140,7 @@ class Parser(Strict):
     def parse(self, model):
         try:
             parsed = onnx.load_from_string(model)
-        except Exception:
+        except Exception:  # noqa: BLE001 - protobuf's own classes differ between its implementations
             self._errors = [Error("Failed to parse the ONNX model.")]
             return False
         unknown = [(index, node) for index, node in enumerate(parsed.graph.node) if node.domain]
@@ -218,7 +226,9 @@ class Builder(Strict):
         if not network._strong:
             return self._log("ERROR", "the network is not strongly typed")
         if any(-1 in tensor._shape and tensor._name not in shapes for tensor in network._inputs):
-            return self._log("ERROR", "Network has dynamic or shape inputs, but no optimization profile has been defined.")
+            return self._log(
+                "ERROR", "Network has dynamic or shape inputs, but no optimization profile has been defined."
+            )
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
@@ -365,6 +375,7 @@ class SimulatedStream:
 
     def synchronize(self):
         while self.queue:
+            time.sleep(1e-4)  # lets other threads interfere, as a real wait does
             self.queue.popleft()()
 
     def close(self):

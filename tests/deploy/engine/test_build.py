@@ -18,9 +18,7 @@ RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
 
 @pytest.mark.parametrize("api", APIS, ids=str)
 def test_builds_with_the_names_of_every_version(api):
-    built = build_engine(
-        network(), flavour=simulate(api), batch=BATCH, workspace_gib=0.5, optimization_level=2
-    )
+    built = build_engine(network(), flavour=simulate(api), batch=BATCH, workspace_gib=0.5, optimization_level=2)
     assert built.plan.startswith(b"vtrt" if api.flavour == "tensorrt_rtx" else b"ftrt")
     assert (built.flavour, built.version, built.batch) == (api.flavour, api.version, BATCH)
     assert built.warnings == ("simulated",)
@@ -84,7 +82,7 @@ def test_no_builder():
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     flavour.module.Builder = factory
-    with pytest.raises(MachineError, match="cannot start its builder.*CUDA initialization failure"):
+    with pytest.raises(MachineError, match=r"cannot start its builder.*CUDA initialization failure"):
         build_engine(network(), flavour=flavour, batch=BATCH)
 
 

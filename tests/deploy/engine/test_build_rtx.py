@@ -29,7 +29,9 @@ def test_every_precision_compiles(rtx, precision, tmp_path):
     plan.write_bytes(built.plan)
     kind = plan_kind(plan)
     assert (kind.flavour, kind.version) == (rtx.name, rtx.version)
-    assert built.warnings == ()
+    # TensorRT-RTX 1.7 keeps the scales of an INT8 convolution in FP32; of nothing else does it warn.
+    assert all("scales to fp32" in warning for warning in built.warnings)
+    assert bool(built.warnings) == (precision == "int8")
     assert built.seconds > 0
 
 

@@ -64,7 +64,7 @@ def test_broken_installation_reports_its_own_words(tmp_path, monkeypatch):
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(MachineError, match="OSError: libnvinfer.so.10"):
+    with pytest.raises(MachineError, match=r"OSError: libnvinfer.so.10"):
         load_flavour("tensorrt")
 
 

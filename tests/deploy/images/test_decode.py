@@ -95,6 +95,7 @@ def test_equals_pillow(name: str) -> None:
     image = decode(FILES[name])
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
+    assert image.flags.writeable
     np.testing.assert_array_equal(image, reference(FILES[name]))
 
 

@@ -1,0 +1,100 @@
+"""Accuracy of one artefact on labelled images."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.data import LabelledImages
+from deploy.errors import CheckFailed, InputError
+from deploy.runtime.base import Array
+from deploy.runtime.rows import infer_rows
+from deploy.specs import NetworkOptions, Precision
+from deploy.workflows.subjects import Subject, open_subject
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares from 0 to 1; ``interval`` is the 95 % confidence interval of ``top1`` (Wilson score)."""
+
+    name: str
+    precision: Precision
+    execution: str
+    images: int
+    top1: float
+    top5: float
+    interval: tuple[float, float]
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "precision": str(self.precision)}
+
+
+def evaluate(
+    what: str,
+    data: Path,
+    batch_size: int,
+    device: str,
+    network: NetworkOptions,
+    warn: Callable[[str], None],
+    progress: Progress,
+) -> Accuracy:
+    """Run ``what`` over ``data/<class>/*``; sorted folders are the classes in order.
+
+    Raises:
+        InputError: no such model or data, or there are more folders than classes.
+        CheckFailed: an output is NaN or infinite.
+    """
+    subject = open_subject(what, device, network)
+    with subject.runner as runner:
+        if runner.manifest is not None and runner.manifest.weights.warning:
+            warn(f"{what}: {runner.manifest.weights.warning}")
+        images = _labelled(subject, data, warn)
+        seen = top1 = top5 = 0
+        start = time.perf_counter()
+        for feeds, labels, _ in images.batches(batch_size):
+            ranks = _ranks(infer_rows(runner, feeds)[runner.outputs[0].name], labels)
+            seen, top1, top5 = seen + len(ranks), top1 + int((ranks < 1).sum()), top5 + int((ranks < 5).sum())
+            progress(seen, len(images))
+        seconds = time.perf_counter() - start
+    return Accuracy(
+        what, subject.precision, runner.execution, seen, top1 / seen, top5 / seen, wilson(top1, seen), seen / seconds
+    )
+
+
+def _labelled(subject: Subject, data: Path, warn: Callable[[str], None]) -> LabelledImages:
+    if subject.preprocessing is None:
+        raise InputError(f"{subject.name} does not say how images are prepared for it")
+    name = subject.runner.inputs[0].name
+    images = LabelledImages(
+        data, subject.preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}")
+    )
+    classes = subject.runner.outputs[0].shape[-1]
+    if isinstance(classes, int) and len(images.classes) > classes:
+        raise InputError(f"{data} has more classes than {subject.name}", got=len(images.classes), expected=classes)
+    return images
+
+
+def _ranks(logits: Array, labels: Array) -> Array:
+    """How many classes lie above the right one, for each row; of equals the lower index is above."""
+    if not np.isfinite(logits).all():
+        raise CheckFailed("the model's output is not finite", got="NaN or infinity", expected="numbers")
+    order = np.argsort(-logits, axis=1, kind="stable")
+    return np.asarray((order == labels[:, None]).argmax(axis=1))
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (E. B. Wilson, 1927); it stays inside 0 to 1."""
+    z = 1.959964
+    share, squared = successes / trials, z**2 / trials
+    centre = (share + squared / 2) / (1 + squared)
+    half = z * math.sqrt(share * (1 - share) / trials + squared / (4 * trials)) / (1 + squared)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,54 @@
+"""What ``verify`` and ``eval`` take: a graph, an engine, or a model's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import InputError
+from deploy.images.default import default_preprocessing
+from deploy.manifest import Manifest
+from deploy.runtime.base import Runner
+from deploy.runtime.open import open_runner
+from deploy.specs import NetworkOptions, Precision, Preprocessing
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An opened artefact. ``preprocessing`` is None where none is known."""
+
+    name: str
+    runner: Runner
+    precision: Precision
+    preprocessing: Preprocessing | None
+
+
+def open_subject(what: str, device: str, network: NetworkOptions) -> Subject:
+    """Open a file by its suffix, anything else as a model's name (which needs PyTorch).
+
+    Raises:
+        InputError: neither a file nor a model.
+        MachineError: this machine cannot run it.
+    """
+    path = Path(what)
+    if path.suffix in (".onnx", ".plan") or path.exists():
+        return _from_file(path, device)
+    from deploy.runtime.pytorch import load_network
+
+    loaded = load_network(what, network)
+    runner = loaded.runner()
+    runner.manifest = Manifest(
+        what, Precision.FP32, runner.inputs, runner.outputs, weights=loaded.weights, preprocessing=loaded.preprocessing
+    )
+    return Subject(what, runner, Precision.FP32, loaded.preprocessing)
+
+
+def _from_file(path: Path, device: str) -> Subject:
+    runner = open_runner(path, device=device)
+    if runner.manifest is not None:
+        return Subject(str(path), runner, runner.manifest.precision, runner.manifest.preprocessing)
+    try:
+        preprocessing = default_preprocessing(runner.inputs)
+    except InputError:
+        preprocessing = None
+    return Subject(str(path), runner, Precision.FP32, preprocessing)

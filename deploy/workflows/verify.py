@@ -1,0 +1,157 @@
+"""Several artefacts against one reference on the same inputs, each judged by the limits of its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.data import CalibrationData, open_calibration_data
+from deploy.errors import InputError
+from deploy.parity.compare import Comparison
+from deploy.parity.inputs import synthetic_batches
+from deploy.parity.judge import compare_runners
+from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.runtime.base import Array
+from deploy.runtime.rows import fixed_batch
+from deploy.specs import NetworkOptions, Precision
+from deploy.workflows.subjects import Subject, open_subject
+
+SYNTHETIC_BATCHES = (1, 7, 8)
+BATCH, MOST_IMAGES = 8, 256
+
+Warn = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to compare: ``others`` with ``reference``, on ``data`` (a folder or .npz) or on synthetic images."""
+
+    reference: str
+    others: tuple[str, ...]
+    data: Path | None = None
+    images: int = MOST_IMAGES
+    tolerance: float | None = None
+    device: str = "auto"
+    network: NetworkOptions = NetworkOptions()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One artefact's result. ``failures`` are empty where every output keeps the limits of its precision."""
+
+    name: str
+    precision: Precision
+    execution: str
+    outputs: Mapping[str, Comparison]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "precision": str(self.precision),
+            "execution": self.execution,
+            "outputs": {name: comparison.to_dict() for name, comparison in self.outputs.items()},
+            "failures": list(self.failures),
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All verdicts, what the reference was and what it was fed."""
+
+    reference: str
+    reference_execution: str
+    inputs: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyReport:
+    """Compare in one pass over the inputs.
+
+    Raises:
+        InputError: a file is unreadable, the tensors do not correspond, or INT8 is to be judged without real images.
+        MachineError: an engine cannot run here.
+    """
+    with ExitStack() as opened:
+        reference, *others = [
+            _open(name, request, opened, warn) for name in dict.fromkeys((request.reference, *request.others))
+        ]
+        _check_preprocessing(reference, others)
+        data = _data(request, reference, others, warn)
+        outputs = compare_runners(
+            reference.runner, [other.runner for other in others], _batches(data, reference, progress)
+        )
+    described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
+    verdicts = tuple(_verdict(other, compared, request) for other, compared in zip(others, outputs))
+    return VerifyReport(reference.name, reference.runner.execution, described, verdicts)
+
+
+def _open(name: str, request: VerifyRequest, opened: ExitStack, warn: Warn) -> Subject:
+    subject = open_subject(name, request.device, request.network)
+    opened.enter_context(subject.runner)
+    manifest = subject.runner.manifest
+    if manifest is not None and manifest.weights.warning:
+        warn(f"{name}: {manifest.weights.warning}")
+    return subject
+
+
+def _check_preprocessing(reference: Subject, others: list[Subject]) -> None:
+    """Two artefacts that prepare images differently are not the same deployment, whatever their logits say."""
+    for other in others:
+        if (
+            None not in (reference.preprocessing, other.preprocessing)
+            and reference.preprocessing != other.preprocessing
+        ):
+            raise InputError(
+                f"{other.name} prepares images differently from {reference.name}",
+                got=other.preprocessing,
+                expected=reference.preprocessing,
+                fix="Export both with the same --image-size and weights.",
+            )
+
+
+def _data(request: VerifyRequest, reference: Subject, others: list[Subject], warn: Warn) -> CalibrationData | None:
+    if request.data is None:
+        if any(other.precision is Precision.INT8 for other in others):
+            raise InputError("INT8 is judged on real images only", got="no --data", fix="Give some: --data DIR.")
+        return None
+    preprocessing = reference.preprocessing or next((o.preprocessing for o in others if o.preprocessing), None)
+    return open_calibration_data(
+        request.data,
+        reference.runner.inputs,
+        preprocessing,
+        request.images,
+        on_error=lambda path, error: warn(f"skipped: {error.headline}"),
+    )
+
+
+def _batches(data: CalibrationData | None, reference: Subject, progress: Progress) -> Iterator[Mapping[str, Array]]:
+    if data is None:
+        fixed = fixed_batch(reference.runner)
+        sizes = (fixed,) if fixed else SYNTHETIC_BATCHES
+        yield from synthetic_batches(reference.runner.inputs, reference.preprocessing, sizes)
+        return
+    done = 0
+    for feeds in data.batches(BATCH):
+        yield feeds
+        done += len(next(iter(feeds.values())))
+        progress(done, len(data))
+
+
+def _verdict(subject: Subject, outputs: Mapping[str, Comparison], request: VerifyRequest) -> Verdict:
+    limits = DEFAULT_LIMITS[subject.precision].tightened(request.tolerance)
+    failures = [f"{name}: {reason}" for name, comparison in outputs.items() for reason in limits.failures(comparison)]
+    return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, tuple(failures))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deploy.errors import InputError
+from deploy.graph.placement import Edge, place
+from deploy.graph.qdq import insert_qdq
+
+
+def test_what_is_quantized_and_what_is_not(mini):
+    placement = place(mini)
+    assert placement.tensors == ("input", "stem", "wide", "scaled", "narrow", "left", "joined", "flat")
+    assert set(placement.left_out) == {"fc1_node", "fc2_node", "narrow_conv_node"}
+    assert "gate" in placement.left_out["fc1_node"]
+    assert placement.left_out["narrow_conv_node"] == "it has fewer than 16 output channels"
+    assert placement.weights["head.weight"] == 0
+    assert "fc1.weight" not in placement.weights
+
+
+def test_the_skip_branch_of_an_add_is_quantized_and_the_conv_branch_is_not(mini):
+    adds = [edge for edge in place(mini).activations if edge.node == "block_node"]
+    assert adds == [Edge("stem", "block_node", 1)]
+
+
+def test_of_two_conv_branches_the_shorter_is_the_skip(net):
+    stem = net.conv("stem", "input", (3, 16))
+    shortcut = net.conv("shortcut", stem, (16, 16))
+    main = net.conv("second", net.conv("first", stem, (16, 16)), (16, 16))
+    placement = place(net.model(net.op("Add", "out", shortcut, main), ["batch", 16, 16, 16]))
+    assert Edge("shortcut", "out_node", 0) in placement.activations
+    assert Edge("second", "out_node", 1) not in placement.activations
+
+
+def test_an_add_without_a_fusable_conv_is_left_alone(net):
+    stem = net.op("Relu", "stem", net.conv("stem_conv", "input", (3, 16)))
+    main = net.op("Relu", "main", net.conv("main_conv", stem, (16, 16)))
+    placement = place(net.model(net.op("Add", "out", main, stem), ["batch", 16, 16, 16]))
+    assert [edge for edge in placement.activations if edge.node == "out_node"] == []
+
+
+def test_an_excluded_conv_takes_its_add_along(mini):
+    placement = place(mini, {"project_node": "the target has no kernel for it"})
+    assert placement.left_out["project_node"] == "the target has no kernel for it"
+    assert not [edge for edge in placement.activations if edge.node in ("project_node", "block_node")]
+    assert "project.weight" not in placement.weights
+
+
+def test_concat_inputs_share_the_scale_of_its_output(mini):
+    assert place(mini).shared_scale == (("joined", "left"),)
+
+
+def test_concat_shares_scales_through_reshape(net):
+    left = net.conv("left", "input", (3, 16))
+    right = net.conv("right", left, (16, 16))
+    joined = net.op("Concat", "joined", left, right, axis=1)
+    moved = net.op("Transpose", "moved", joined, perm=[0, 1, 3, 2])
+    model = net.model(net.conv("out", moved, (32, 32)), ["batch", 32, 16, 16])
+    assert place(model).shared_scale == (("left", "moved"),)
+
+
+def test_a_classifier_behind_a_pool_is_no_gate(mini):
+    assert "logits_node" not in place(mini).left_out
+
+
+def test_gate_of_an_efficientnet_has_its_own_sigmoid_mul(net):
+    stem = net.conv("stem", "input", (3, 32))
+    pool = net.op("GlobalAveragePool", "pool", stem)
+    squeezed = net.conv("fc1", pool, (32, 16))
+    silu = net.op("Mul", "silu", squeezed, net.op("Sigmoid", "inner", squeezed))
+    gate = net.op("Sigmoid", "gate", net.conv("fc2", silu, (16, 32)))
+    model = net.model(net.conv("out", net.op("Mul", "scaled", stem, gate), (32, 32)), ["batch", 32, 16, 16])
+    assert set(place(model).left_out) == {"fc1_node", "fc2_node"}
+
+
+@pytest.mark.parametrize(("trans", "shape", "axis"), [(1, (20, 768), 0), (0, (768, 20), 1)])
+def test_gemm_channels_follow_transb(net, trans, shape, axis):
+    flat = net.op("Flatten", "flat", "input")
+    net.op("Gemm", "out", flat, net.weight("weight", *shape), transB=trans)
+    assert place(net.model("out", ["batch", 20])).weights == {"weight": axis}
+
+
+def test_matmul_of_two_activations_is_left_out(net):
+    placement = place(net.model(net.op("MatMul", "out", "input", "input"), ["batch", 3, 16, 16]))
+    assert placement.left_out == {"out_node": "its weight is not constant"}
+    assert placement.tensors == ()
+
+
+def test_mac_share_counts_positions_and_groups(net):
+    first = net.conv("first", "input", (3, 16), 3)  # 256 positions · 16 · 3 · 9 = 110592
+    depthwise = net.conv("depthwise", first, (16, 16), 3, group=16)  # 256 · 16 · 9 = 36864
+    model = net.model(net.conv("last", depthwise, (16, 8)), ["batch", 8, 16, 16])  # 256 · 16 · 8 = 32768, FP16
+    share = place(model).int8_mac_share
+    assert share == pytest.approx((110592 + 36864) / (110592 + 36864 + 32768))
+
+
+def test_a_quantized_graph_is_refused(mini, ranges):
+    placement = place(mini)
+    quantized = insert_qdq(mini, placement, ranges(mini, placement.tensors))
+    with pytest.raises(InputError, match="quantized already"):
+        place(quantized)
+
+
+def test_unknown_exclusion(mini):
+    with pytest.raises(InputError, match="no node has this name"):
+        place(mini, {"nothing": np.str_("why")})

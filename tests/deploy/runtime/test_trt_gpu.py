@@ -1,0 +1,47 @@
+"""Real engines on a real GPU, against ONNX Runtime."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from tensorrt_api.graphs import network
+
+from deploy.engine.build import build_engine
+from deploy.engine.flavours import FLAVOURS, load_flavour
+from deploy.errors import MachineError
+from deploy.runtime import cuda
+from deploy.runtime.trt import TrtRunner, open_plan
+from deploy.specs import ShapeProfile
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not cuda.devices(), reason="no NVIDIA GPU"),
+]
+# TF32 keeps 10 bits of mantissa, FP16 as many; INT8 quantises an image of standard deviation 1 in steps of 4/127.
+TOLERANCE = {"fp32": 5e-3, "fp16": 1e-2, "int8": 5e-2}
+
+
+@pytest.fixture(params=list(FLAVOURS))
+def flavour(request):
+    try:
+        return load_flavour(request.param)
+    except MachineError as error:
+        pytest.skip(error.headline)
+
+
+@pytest.mark.parametrize("precision", list(TOLERANCE))
+def test_computes_what_onnx_runtime_does(flavour, precision, tmp_path):
+    batch = np.random.default_rng(0).normal(size=(11, 3, 16, 16)).astype(np.float32)
+    plan = tmp_path / "net.plan"
+    plan.write_bytes(build_engine(network(precision), flavour=flavour, batch=ShapeProfile(2, 4, 4)).plan)
+    with open_plan(plan) as runner:
+        got = runner.infer({"input": batch})["logits"]
+        assert cuda.devices()[0].name in runner.execution
+    expected = ort.InferenceSession(network(), providers=["CPUExecutionProvider"]).run(None, {"input": batch})[0]
+    assert np.ptp(expected) > 1
+    assert np.abs(got - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
+
+
+def test_damaged_plan(flavour):
+    plan = build_engine(network(), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
+    with pytest.raises(MachineError, match="cannot load this plan"):
+        TrtRunner(plan[: len(plan) // 2], flavour)
