@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy import hardware
 from deploy.artifacts import sha256_bytes
 from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition, TensorRt
 from deploy.engine.flavours import Flavour, capabilities
@@ -17,7 +18,6 @@ from deploy.engine.progress import Progress, Watch, make_monitor
 from deploy.engine.timing import check_timing_cache, load_timing_cache, save_timing_cache
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.manifest import EngineInfo
-from deploy.runtime import cuda
 from deploy.specs import ShapeProfile
 
 _building = threading.Lock()
@@ -71,7 +71,7 @@ class BuiltEngine:
 
         A TensorRT plan is bound to that GPU's compute capability, a TensorRT-RTX plan only to one asked for.
         """
-        gpu = next(iter(cuda.devices()), None)
+        gpu = next(iter(hardware.devices()), None)
         bound_to = gpu.compute_capability if gpu and not capabilities(self.flavour).rtx else None
         return EngineInfo(
             flavour=self.flavour,

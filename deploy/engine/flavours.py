@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
+from deploy import hardware
 from deploy.engine.api import TensorRt
 from deploy.errors import InputError, MachineError
-from deploy.runtime import cuda
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _state(name: str) -> FlavourState:
 
 
 def _missing_gpu(can: Capabilities) -> str | None:
-    return None if can.builds_without_gpu or cuda.devices() else "no NVIDIA GPU"
+    return None if can.builds_without_gpu or hardware.devices() else "no NVIDIA GPU"
 
 
 def _install(can: Capabilities) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy import hardware
 from deploy.artifacts import ArtifactNames, sha256_file
 from deploy.engine.flavours import FLAVOURS, capabilities, load_flavour, same_release
 from deploy.errors import InputError, MachineError
 from deploy.manifest import EngineInfo, Manifest
-from deploy.runtime import cuda
 from deploy.specs import Precision
 
 # A plan starts with its magic, a serialisation version of 0, and at 24 the library's version, a number a byte (as
@@ -102,7 +102,7 @@ def _software(kind: PlanKind) -> list[str]:
 
 
 def _hardware(engine: EngineInfo | None) -> list[str]:
-    gpus = cuda.devices()
+    gpus = hardware.devices()
     if not gpus:
         return ["no NVIDIA GPU"]
     wanted = engine.compute_capability if engine is not None else None
@@ -124,7 +124,8 @@ def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
 def _next_step(plan: Path, engine: EngineInfo | None) -> str:
     graph = plan.parent / engine.onnx_file if engine is not None else _graph_beside(plan)
     if graph.is_file():
-        return f"Run its graph here: python infer.py --engine {graph} IMAGE. {_rebuild(plan) if cuda.devices() else ''}"
+        run = f"Run its graph here: python infer.py --engine {graph} IMAGE."
+        return f"{run} {_rebuild(plan)}" if hardware.devices() else run
     return _rebuild(plan)
 
 

@@ -21,13 +21,12 @@ def gate_nodes(graph: ir.Graph) -> set[ir.Node]:
 
 def _gate(pool: ir.Node, pooled: ir.Value) -> set[ir.Node]:
     inside: set[ir.Node] = set()
-    reached, todo = False, list(pool.successors())
+    todo = list(pool.successors())
     while todo:
         node = todo.pop()
-        if node.op_type == "Mul" and pooled in node.inputs:
-            reached = True
-        elif node not in inside:
+        if node not in inside and not (node.op_type == "Mul" and pooled in node.inputs):
             inside.add(node)
             todo.extend(node.successors())
+    # What is no gate goes on to an output of the graph without meeting such a Mul.
     leaks = any(value.is_graph_output() for node in inside for value in node.outputs)
-    return inside if reached and not leaks else set()
+    return set() if leaks else inside

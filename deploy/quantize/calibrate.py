@@ -15,7 +15,7 @@ from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer
 from deploy.quantize.ranges import METHODS
 from deploy.runtime.onnxrt import OnnxRunner
 
-# Chosen on trained networks and photographs: docs/benchmarks.md.
+# On a trained MobileNetV3 it ties with percentile, well ahead of max and entropy, and has no threshold to tune.
 DEFAULT_METHOD = "mse"
 # All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels.
 BATCH_SIZE = 8

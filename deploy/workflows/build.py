@@ -20,13 +20,13 @@ from deploy.engine.progress import Progress as BuildProgress
 from deploy.errors import CheckFailed, InputError
 from deploy.graph import files
 from deploy.graph.twin import twin
+from deploy.hardware import devices
 from deploy.manifest import Manifest, write_plan_manifest
 from deploy.parity.compare import Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.runtime.base import Array, Runner
-from deploy.runtime.cuda import devices
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.specs import Precision, ShapeProfile
 from deploy.tools import tool_versions

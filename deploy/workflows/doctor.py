@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from deploy.engine.flavours import FLAVOURS, available_flavours
-from deploy.runtime.cuda import devices
+from deploy.hardware import devices
 
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
 

@@ -5,11 +5,11 @@ import types
 
 import pytest
 
+from deploy import hardware
 from deploy.engine.flavours import available_flavours, choose_flavour, load_flavour, same_release
 from deploy.errors import InputError, MachineError
-from deploy.runtime import cuda
 
-GPU = cuda.GpuInfo("NVIDIA L4", "8.9", 24 << 30, "580.65.06")
+GPU = hardware.GpuInfo("NVIDIA L4", "8.9", 24 << 30, "580.65.06")
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def machine(monkeypatch):
     """Sets what is installed (name → version) and which GPUs there are."""
 
     def install(gpus=(), **versions):
-        monkeypatch.setattr(cuda, "devices", lambda: list(gpus))
+        monkeypatch.setattr(hardware, "devices", lambda: list(gpus))
         for name in ("tensorrt", "tensorrt_rtx"):
             module = types.ModuleType(name)
             module.__version__ = versions.get(name)

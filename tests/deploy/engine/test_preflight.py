@@ -6,18 +6,18 @@ import pytest
 from tensorrt_api.simulator import plan_header
 from tensorrt_api.tables import APIS
 
+from deploy import hardware
 from deploy.artifacts import sha256_bytes
 from deploy.engine import preflight as module
 from deploy.engine.flavours import Flavour, capabilities
 from deploy.engine.preflight import plan_kind, preflight
 from deploy.errors import InputError, MachineError
 from deploy.manifest import EngineInfo, Manifest
-from deploy.runtime import cuda
 from deploy.specs import Precision, ShapeProfile
 
 TENSORRT = next(api for api in APIS if api.version == "10.13.0.35")
 RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
-L4 = cuda.GpuInfo("NVIDIA L4", "8.9", 24 << 30, "580.65.06")
+L4 = hardware.GpuInfo("NVIDIA L4", "8.9", 24 << 30, "580.65.06")
 
 
 def plan_bytes(api):
@@ -37,7 +37,7 @@ def machine(monkeypatch):
             return Flavour(name, None, versions[name], capabilities(name))
 
         monkeypatch.setattr(module, "load_flavour", load)
-        monkeypatch.setattr(cuda, "devices", lambda: list(gpus))
+        monkeypatch.setattr(hardware, "devices", lambda: list(gpus))
 
     return have
 

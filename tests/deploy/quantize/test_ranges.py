@@ -61,3 +61,9 @@ def test_entropy_keeps_a_range_that_is_used_evenly():
     values = RNG.random(400_000).astype(np.float32)
     assert _range("entropy", values) > 0.95
     assert _range("mse", values) > 0.95
+
+
+def test_zeros_behind_a_relu_do_not_decide_the_entropy_range():
+    positive = np.abs(NORMAL)
+    mostly_zero = np.concatenate([positive, np.zeros(40 * len(positive), np.float32)])
+    assert _range("entropy", mostly_zero) == pytest.approx(_range("entropy", positive), rel=0.05)

@@ -5,11 +5,11 @@ import types
 
 import pytest
 
+from deploy import hardware
 from deploy.errors import MachineError
-from deploy.runtime import cuda
 from deploy.runtime.cuda_stream import open_stream
 
-without_gpu = pytest.mark.skipif(bool(cuda.devices()), reason="this machine has a GPU")
+without_gpu = pytest.mark.skipif(bool(hardware.devices()), reason="this machine has a GPU")
 
 
 def driver(result=0):
@@ -36,24 +36,24 @@ def driver(result=0):
 
 
 def test_describes_every_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(cuda, "_load", driver)
-    monkeypatch.setattr(cuda, "_VERSION_FILE", tmp_path / "absent")
-    first, second = cuda.devices()
-    assert first == cuda.GpuInfo("GPU 0", "8.9", 24 << 30, "CUDA 13.1")
+    monkeypatch.setattr(hardware, "_load", driver)
+    monkeypatch.setattr(hardware, "_VERSION_FILE", tmp_path / "absent")
+    first, second = hardware.devices()
+    assert first == hardware.GpuInfo("GPU 0", "8.9", 24 << 30, "CUDA 13.1")
     assert second.name == "GPU 1"
 
 
 def test_driver_version_where_the_kernel_tells_it(monkeypatch, tmp_path):
     (tmp_path / "version").write_text("580.65.06\n")
-    monkeypatch.setattr(cuda, "_load", driver)
-    monkeypatch.setattr(cuda, "_VERSION_FILE", tmp_path / "version")
-    assert cuda.devices()[0].driver == "580.65.06"
+    monkeypatch.setattr(hardware, "_load", driver)
+    monkeypatch.setattr(hardware, "_VERSION_FILE", tmp_path / "version")
+    assert hardware.devices()[0].driver == "580.65.06"
 
 
 @pytest.mark.parametrize("load", [lambda: None, lambda: driver(result=100)])
 def test_no_driver_or_no_gpu(monkeypatch, load):
-    monkeypatch.setattr(cuda, "_load", load)
-    assert cuda.devices() == []
+    monkeypatch.setattr(hardware, "_load", load)
+    assert hardware.devices() == []
 
 
 def test_missing_library(monkeypatch):
@@ -61,7 +61,7 @@ def test_missing_library(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert cuda.devices() == []
+    assert hardware.devices() == []
 
 
 @without_gpu

@@ -5,16 +5,16 @@ import onnxruntime as ort
 import pytest
 from tensorrt_api.graphs import network
 
+from deploy import hardware
 from deploy.engine.build import build_engine
 from deploy.engine.flavours import FLAVOURS, load_flavour
 from deploy.errors import MachineError
-from deploy.runtime import cuda
 from deploy.runtime.trt import TrtRunner, open_plan
 from deploy.specs import ShapeProfile
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not cuda.devices(), reason="no NVIDIA GPU"),
+    pytest.mark.skipif(not hardware.devices(), reason="no NVIDIA GPU"),
 ]
 # TF32 keeps 10 bits of mantissa, FP16 as many; INT8 quantises an image of standard deviation 1 in steps of 4/127.
 TOLERANCE = {"fp32": 5e-3, "fp16": 1e-2, "int8": 5e-2}
@@ -35,7 +35,7 @@ def test_computes_what_onnx_runtime_does(flavour, precision, tmp_path):
     plan.write_bytes(build_engine(network(precision), flavour=flavour, batch=ShapeProfile(2, 4, 4)).plan)
     with open_plan(plan) as runner:
         got = runner.infer({"input": batch})["logits"]
-        assert cuda.devices()[0].name in runner.execution
+        assert hardware.devices()[0].name in runner.execution
     expected = ort.InferenceSession(network(), providers=["CPUExecutionProvider"]).run(None, {"input": batch})[0]
     assert np.ptp(expected) > 1
     assert np.abs(got - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
