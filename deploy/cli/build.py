@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute-capability", metavar="X.Y", help="the GPU to build for, such as 8.9 (tensorrt_rtx; default: any)"
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write everything the builder says to a file")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the engine (default ./MODEL.PRECISION.plan)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE|DIR", help="the engine (default ./MODEL.PRECISION[.rtx].plan)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -107,7 +107,7 @@ def _print(report: ExportReport, console: Console) -> None:
         ["nodes", nodes],
         ["operators", ", ".join(f"{count} {name}" for name, count in report.operators.items())],
         ["parameters", f"{manifest.parameters:,}"],
-        ["MACs per image", f"{manifest.macs / 1e9:.3f} G"],
+        ["MACs per image", f"{manifest.macs / 1e6:,.1f} M"],
         ["input", str(manifest.inputs[0])],
         ["output", str(manifest.outputs[0])],
         ["preprocessing", str(manifest.preprocessing)],

@@ -6,7 +6,7 @@ optimization level; a value beyond 65504 becomes infinite there, as on a GPU. Ac
 scales; weights are dequantized here, once, and INT8 products are summed by FP32 kernels.
 
 No ONNX Runtime INT8 kernel runs in a twin, on purpose: they saturate on x86 without VNNI, the fusions that make them
-quantize biases, which TensorRT does not, and re-quantize weights per tensor. Without them a twin is faster as well.
+quantize biases, which TensorRT does not, and re-quantize weights per tensor.
 
 What a twin does not show: accumulation order and FP16 accumulators inside a kernel. It rounds once more than a kernel
 that fuses several nodes, or a Q/DQ: about 2^-11 of a value, beside an INT8 step of 2^-7 of the range.

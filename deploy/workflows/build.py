@@ -54,7 +54,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. Backend ``none`` stops at the precise graph; output None names artefacts after the graph."""
+    """What to build. Backend ``none`` stops at the precise graph; ``output`` None or a folder names artefacts after the graph."""
 
     onnx: Path
     precision: Precision
@@ -118,11 +118,13 @@ class _Job:
 
     def __init__(self, request: BuildRequest, report: Reporter, source: Source, flavour: Flavour | None) -> None:
         self._request, self._report, self._source, self._flavour = request, report, source, flavour
-        names = ArtifactNames.of(request.output or Path(request.onnx.name))
+        into = request.output if request.output and request.output.is_dir() else None
+        output = None if into else request.output
+        names = ArtifactNames.of(output or (into or Path()) / request.onnx.name)
         self._as_it_is = source.precision is request.precision  # nothing to convert: the graph that was given is built
         self._onnx = source.path if self._as_it_is else names.onnx(request.precision)
         rtx = flavour is not None and flavour.can.rtx
-        self._plan = request.output if request.output and flavour else names.plan(request.precision, rtx=rtx)
+        self._plan = output if output and flavour else names.plan(request.precision, rtx=rtx)
         self._cache = names.calibration()
         self._seconds: dict[str, float] = {}
         self._data = self._open_data()

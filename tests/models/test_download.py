@@ -133,7 +133,10 @@ def test_a_transfer_that_stops(server, tmp_path):
 
 @pytest.mark.parametrize("path", ["good", "unsized"])
 def test_a_file_too_long(server, tmp_path, path):
-    refused(f"{server}/{path}", tmp_path, "is too long .*expected at most 1000000", max_bytes=1_000_000)
+    seen = []
+    limits = {"max_bytes": 1_000_000, "progress": lambda done, total: seen.append(done)}
+    refused(f"{server}/{path}", tmp_path, "is too long .*expected at most 1000000", **limits)
+    assert sum(seen) == 0 if path == "good" else seen, "the announced length was not looked at"
 
 
 def test_nobody_listens(tmp_path):
