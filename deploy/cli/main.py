@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol, cast
 
 from deploy import __version__
 from deploy.cli.console import Console
-from deploy.errors import DeployError, InputError
+from deploy.errors import DeployError, InputError, MachineError
 
 # Verb → what it does. Each is the module deploy.cli.<verb>, imported only when it runs.
 VERBS = {
@@ -24,6 +24,13 @@ VERBS = {
     "eval": "top-1 and top-5 accuracy on a folder of labelled images",
     "inspect": "what a graph or an engine is: manifest, inputs, operators, precisions",
     "doctor": "what this machine can do, and what to install for the rest",
+}
+# Module → the extra that brings it.
+_EXTRAS = {
+    **dict.fromkeys(("torch", "onnxscript", "onnxsim", "safetensors"), "export"),
+    **dict.fromkeys(("tensorrt", "cuda", "pycuda"), "gpu"),
+    "onnxruntime": "cpu",
+    "tensorrt_rtx": "rtx",
 }
 INTERRUPTED, BUG = 130, 70  # 128 + SIGINT; EX_SOFTWARE of sysexits.h
 
@@ -57,30 +64,39 @@ def main(argv: Sequence[str], verb: str | None = None) -> int:
             return _dispatch(list(argv), console)
         return _run(verb, list(argv), console, sys.argv[0].rsplit("/", 1)[-1])
     except DeployError as error:
-        console.error(error)
-        _trace_if_asked(argv)
-        return error.exit_code
+        return _fail(console, argv, error, error.exit_code)
     except KeyboardInterrupt:
-        console.error(DeployError("interrupted; no file was left half-written"), INTERRUPTED)
-        return INTERRUPTED
+        return _fail(console, argv, DeployError("interrupted; no file was left half-written"), INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (| head); Python would complain at exit
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug must not print a traceback unasked
+        missing = _missing_package(error)
+        if missing is not None:
+            return _fail(console, argv, missing, missing.exit_code)
         fix = "This is a bug: please report it with the output of --debug."
-        console.error(DeployError(f"{type(error).__name__}: {error}", fix=fix), BUG)
-        _trace_if_asked(argv)
-        return BUG
+        return _fail(console, argv, DeployError(f"{type(error).__name__}: {error}", fix=fix), BUG)
+
+
+def _fail(console: Console, argv: Sequence[str], error: DeployError, exit_code: int) -> int:
+    console.error(error, exit_code)
+    if "--debug" in argv:
+        traceback.print_exc()
+    return exit_code
+
+
+def _missing_package(error: Exception) -> MachineError | None:
+    """The error for a package of an extra that is not installed; None for anything else."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in _EXTRAS:
+        return None
+    fix = f"pip install 'deploy-toolkit[{_EXTRAS[package]}]'"
+    return MachineError(f"this command needs {package}, which is not installed", fix=fix)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
     """SIGTERM unwinds like Ctrl-C, so that temporary files go."""
     raise KeyboardInterrupt
-
-
-def _trace_if_asked(argv: Sequence[str]) -> None:
-    if "--debug" in argv:
-        traceback.print_exc()
 
 
 def _dispatch(argv: list[str], console: Console) -> int:
