@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,36 +74,36 @@ def write_error(path: Path, error: OSError) -> DeployError:
 def check_writable(path: Path) -> None:
     """Fail before long work, not after it, if ``path`` cannot be written. Leaves nothing behind."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        _check_replaceable(path)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise write_error(path, error) from error
 
 
+def _check_replaceable(path: Path) -> None:
+    """Moving a file over ``/dev/null`` would break the machine, over a folder fail in the end."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it into place on success, remove it on any failure."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        _check_replaceable(path)
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes the file private; an artefact gets the permissions any new file would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 

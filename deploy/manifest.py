@@ -82,7 +82,7 @@ class Manifest:
         return json.dumps(self.to_dict(), indent=indent, sort_keys=True)
 
     @staticmethod
-    def from_json(text: str, where: str) -> Manifest:
+    def from_json(text: str | bytes, where: str) -> Manifest:
         """Read a manifest; ``where`` names its file in the :class:`InputError` raised for a broken one."""
         try:
             fields = json.loads(text)
@@ -98,7 +98,7 @@ class Manifest:
             )
         try:
             return _from_fields(fields)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, IndexError, InputError) as error:
             raise InputError(f"the manifest of {where} is damaged", got=repr(error)) from error
 
     def evolve(self, **changes: Any) -> Manifest:
@@ -107,27 +107,32 @@ class Manifest:
 
 
 def _from_fields(fields: Mapping[str, Any]) -> Manifest:
-    known = {name: value for name, value in fields.items() if name in Manifest.__dataclass_fields__}
+    known = _known(Manifest, fields)
     known["precision"] = Precision(fields["precision"])
     for side in ("inputs", "outputs"):
         known[side] = tuple(TensorSpec.from_dict(tensor) for tensor in fields[side])
-    known["weights"] = Weights(**fields["weights"])
+    known["weights"] = Weights(**_known(Weights, fields["weights"]))
     known["parity"] = tuple(fields["parity"])
     if fields["labels"] is not None:
         known["labels"] = tuple(fields["labels"])
     if fields["preprocessing"] is not None:
         known["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
     if fields["engine"] is not None:
-        engine = dict(fields["engine"])
+        engine = _known(EngineInfo, fields["engine"])
         engine["batch"] = ShapeProfile(**engine["batch"])
         known["engine"] = EngineInfo(**engine)
     return Manifest(**known)
 
 
+def _known(kind: type[Manifest | Weights | EngineInfo], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows: a later one may have written more."""
+    return {name: values[name] for name in kind.__dataclass_fields__ if name in values}
+
+
 def read_plan_manifest(plan: Path) -> Manifest | None:
     """The manifest beside a plan, or None where there is none (a plan that others built)."""
     path = plan_manifest_path(plan)
-    return Manifest.from_json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+    return Manifest.from_json(path.read_bytes(), str(path)) if path.is_file() else None
 
 
 def write_plan_manifest(plan: Path, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from deploy.specs import Precision, ShapeProfile
 
 if TYPE_CHECKING:
     from deploy.parity.compare import Comparison
-    from deploy.workflows.build import BuildReport
+    from deploy.workflows.request import BuildReport
 
 METHODS = ("max", "percentile", "entropy", "mse")
 
@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.workflows.build import BuildRequest, build
+    from deploy.workflows.build import build
+    from deploy.workflows.request import BuildRequest
 
     if args.calibration_images is not None and args.calibration_images < 1:
         raise InputError("--calibration-images is a count", got=args.calibration_images, expected="1 or more")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy.errors import DeployError
+from deploy.errors import DeployError, MachineError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-Progress = Callable[[int, int], None]  # done, total
+Progress = Callable[[int, int | None], None]  # done, total where it is known
 
 
 class Console:
@@ -41,12 +42,12 @@ class Console:
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The one JSON document of ``--json``."""
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        _out(json.dumps(document, indent=2, ensure_ascii=False))
 
     def text(self, text: str) -> None:
         """A line of the result, for a person."""
         if not self.as_json:
-            print(text)
+            _out(text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
         """A table of the result, for a person; columns of numbers are aligned to the right."""
@@ -62,7 +63,10 @@ class Console:
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
         # A pipe or a file is not 80 columns wide: lines there are never wrapped.
-        RichConsole(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+        console = RichConsole(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+        with console.capture() as drawn:
+            console.print(table)
+        _out(drawn.get().rstrip("\n"))
 
     @contextlib.contextmanager
     def bars(self) -> Iterator[Bars]:
@@ -87,16 +91,16 @@ class Bars:
     def counter(self, label: str) -> Progress:
         """A callback ``(done, total)`` that draws a bar, gone when all is done."""
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int | None) -> None:
             if label not in self._tasks:
                 self.start(label, None, total)
             self.step(label, done)
-            if done >= total:
+            if done == total:
                 self.finish(label)
 
         return update
 
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
+    def start(self, phase: str, parent: str | None, steps: int | None) -> None:
         if self._drawn is not None:
             depth = self._tasks[parent][1] + 1 if parent in self._tasks else 0
             self._tasks[phase] = (self._drawn.add_task("  " * depth + phase, total=steps), depth)
@@ -108,6 +112,22 @@ class Bars:
     def finish(self, phase: str) -> None:
         if self._drawn is not None and phase in self._tasks:
             self._drawn.remove_task(self._tasks.pop(phase)[0])
+
+
+def _out(text: str) -> None:
+    """Print to stdout at once: a full disk or a reader that has gone must show here, not when Python exits."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_stdout()
+        raise MachineError("cannot write to stdout", got=(error.strerror or str(error)).lower()) from error
+
+
+def _discard_stdout() -> None:
+    """What is still in the buffer would fail again when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_number(cell: object) -> bool:

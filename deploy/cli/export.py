@@ -48,7 +48,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         batch=_batch(args.batch),
         simplify=not args.no_simplify,
     )
-    report = export_model(request, _output(args.output, args.model), console.note)
+    with console.bars() as bars:
+        report = export_model(
+            request, _output(args.output, args.model), console.note, bars.counter("downloading the weights")
+        )
     if report.reason_for_random:
         console.warn(report.reason_for_random)
     if report.manifest.weights.warning:

@@ -8,6 +8,7 @@ python -m deploy inspect mobilenet_v3_large
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,13 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
         facts = manifest.quantization
         plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
         rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
-        rows += [[f"{key}: {name}", why] for key in facts.keys() - plain.keys() for name, why in facts[key].items()]
+        rows += [row for key in sorted(facts.keys() - plain.keys()) for row in _by_reason(key, facts[key])]
     return rows
+
+
+def _by_reason(key: str, reasons: dict[str, str]) -> list[list[str]]:
+    """One row per reason and how many layers it holds for; --json names them all."""
+    return [[key.replace("_", " "), f"{count}: {reason}"] for reason, count in Counter(reasons.values()).most_common()]
 
 
 def _parity(figures: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def export_graph(model: nn.Module, input_size: tuple[int, int], batch: int | Non
         except torch.onnx.OnnxExporterError as error:
             raise InputError(
                 f"{type(model).__name__} cannot be exported",
-                got=str(error).strip().splitlines()[0],
+                got=_cause(error),
                 fix="torch.export must be able to trace its forward: no branches on tensor values.",
             ) from error
     assert program is not None  # only the file-writing forms of the call return None
@@ -56,3 +56,11 @@ def export_graph(model: nn.Module, input_size: tuple[int, int], batch: int | Non
     clear_traces(exported)
     exported.ir_version = IR_VERSION
     return exported
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong underneath: the exporter's own message tells how to report a bug in it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -53,14 +53,15 @@ def _name_constants(node: ir.Node) -> None:
 def clear_traces(model: ir.Model) -> None:
     """Drop stack traces, source paths and doc strings that the exporter stored in the model, in place."""
     model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.doc_string = model.graph.doc_string = None
-    for holder in _holders(model.graph):
-        holder.metadata_props.clear()
-        holder.doc_string = None
+    model.doc_string = None
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for holder in _holders(graph):
+            holder.metadata_props.clear()
+            holder.doc_string = None
 
 
-def _holders(graph: ir.Graph) -> Iterator[ir.Node | ir.Value]:
+def _holders(graph: ir.Graph) -> Iterator[ir.Graph | ir.Node | ir.Value]:
+    yield graph
     yield from graph.inputs
     yield from graph.initializers.values()
     for node in graph:

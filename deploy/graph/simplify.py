@@ -11,6 +11,8 @@ from deploy.graph.naming import clear_traces
 _NEVER_NEEDED = frozenset({"Identity", "Dropout", "Constant"})
 _NOT_CONSTANT = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
+_NEXT = "Export with --no-simplify, or report the model."
+
 
 def simplify(model: ir.Model) -> ir.Model:
     """Fold constants and batch norms, drop identities. The input is not changed.
@@ -18,7 +20,11 @@ def simplify(model: ir.Model) -> ir.Model:
     Raises:
         CheckFailed: onnxsim could not do its work, or :func:`leftovers` finds what it should have removed.
     """
-    proto, done = onnxsim.simplify(ir.to_proto(model))
+    try:
+        proto, done = onnxsim.simplify(ir.to_proto(model))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckFailed("onnxsim cannot read the graph", got=reason, fix=_NEXT) from error
     simplified: ir.Model = ir.from_proto(proto)
     _name_new_nodes(simplified)
     clear_traces(simplified)
@@ -27,7 +33,7 @@ def simplify(model: ir.Model) -> ir.Model:
         raise CheckFailed(
             "the simplified graph still holds what simplification removes",
             got=", ".join(left) or "onnxsim gave up",
-            fix="Export with --no-simplify, or report the model.",
+            fix=_NEXT,
         )
     simplified.ir_version = model.ir_version
     return simplified
@@ -48,8 +54,8 @@ def _is_leftover(node: ir.Node) -> bool:
 
 
 def _follows_its_own_conv(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "Conv" and len(value.uses()) == 1
+    producer, read_elsewhere = value.producer(), len(value.uses()) > 1 or value.is_graph_output()
+    return producer is not None and producer.op_type == "Conv" and not read_elsewhere
 
 
 def _name_new_nodes(model: ir.Model) -> None:

@@ -21,14 +21,18 @@ def default_preprocessing(inputs: Sequence[TensorSpec], image_size: int | None =
     Raises:
         InputError: the graph does not take one RGB image in that layout, or its size is not known.
     """
-    spec = inputs[0]
-    if len(inputs) != 1 or len(spec.shape) != 4 or spec.shape[1] != 3 or spec.dtype != "float32":
+    if len(inputs) != 1 or not _takes_rgb(inputs[0]):
         raise InputError(
             "this graph has no manifest and does not look like an image classifier",
             got=", ".join(map(str, inputs)),
             expected="one float32 input [batch, 3, height, width]",
         )
+    spec = inputs[0]
     height, width = (dim if isinstance(dim, int) else image_size for dim in spec.shape[2:])
     if height is None or width is None:
         raise InputError("this graph has no manifest and any image size", got=spec, fix="Give --image-size S.")
     return Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))
+
+
+def _takes_rgb(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and spec.shape[1] == 3 and spec.dtype == "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,8 @@ _DTYPES = {
     "int64": "int64",
     "bool": "bool",
 }
+# "/onnxruntime_src/onnxruntime/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, ...) "
+_SOURCE_PLACE = re.compile(r"/\S+:\d+ .*?\) (?=[A-Z])")
 
 
 class OnnxRunner(Runner):
@@ -56,8 +59,11 @@ class OnnxRunner(Runner):
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.check(feeds)
-        names = [spec.name for spec in self.outputs]
-        values = cast("Sequence[Array]", self._live().run(names, dict(feeds)))
+        session, names = self._live(), [spec.name for spec in self.outputs]
+        try:
+            values = cast("Sequence[Array]", session.run(names, dict(feeds)))
+        except Exception as error:
+            raise InputError("ONNX Runtime cannot run the graph on these inputs", got=_reason(error)) from error
         return dict(zip(names, values))
 
     def close(self) -> None:
@@ -85,7 +91,7 @@ def _open(model: Path | bytes, providers: list[str], threads: int | None) -> ort
     if isinstance(model, Path) and not model.is_file():
         raise InputError(f"no ONNX file at {model}", fix="Export one: python export.py --model NAME.")
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; what matters is raised
+    options.log_severity_level = 4  # errors are raised; printing them too would say them twice
     # Signed 8-bit kernels saturate on x86 CPUs that lack VNNI; this picks the exact ones there.
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = threads or _usable_cores()
@@ -97,16 +103,17 @@ def _open(model: Path | bytes, providers: list[str], threads: int | None) -> ort
             source, options, providers=providers, disabled_optimizers=["WeightBiasQuantization"]
         )
     except Exception as error:
-        raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_first_line(error)) from error
+        raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_reason(error)) from error
 
 
 def _name(model: Path | bytes) -> str:
     return str(model) if isinstance(model, Path) else "the graph"
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+def _reason(error: Exception) -> str:
+    """The first line without the place in ONNX Runtime's source, which is longer than what it says."""
+    lines = _SOURCE_PLACE.sub("", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _usable_cores() -> int:

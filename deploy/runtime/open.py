@@ -9,8 +9,6 @@ from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
 from deploy.specs import Precision
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 def open_runner(path: Path, *, device: str = "auto", threads: int | None = None) -> Runner:
     """Open a graph (``.onnx``) or an engine (``.plan``).
@@ -48,6 +46,7 @@ def _open_graph(path: Path, device: str, threads: int | None) -> Runner:
         raise InputError(f"{path} is empty", expected="an ONNX graph", fix="Export it: python export.py --model NAME.")
     runner = OnnxRunner(path, device=device, threads=threads)
     if runner.device == "cpu" and runner.manifest is not None and runner.manifest.precision is not Precision.FP32:
+        runner.close()
         return _open_twin(path, runner.manifest, threads)
     return runner
 

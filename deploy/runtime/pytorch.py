@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,7 +26,8 @@ from models import (
     list_models,
 )
 from models.complexity import complexity
-from models.weights import load_weights
+from models.download import Progress
+from models.weights import WeightsInfo, load_weights
 
 
 class TorchRunner(Runner):
@@ -42,8 +44,10 @@ class TorchRunner(Runner):
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.check(feeds)
+        # A copy: PyTorch takes neither read-only arrays nor negative strides, and a module may work in place.
+        image = torch.from_numpy(np.array(feeds[self.inputs[0].name], order="C"))
         with torch.inference_mode():
-            result = self._model(torch.from_numpy(feeds[self.inputs[0].name]).to(self._device))
+            result = self._model(image.to(self._device))
         return {self.outputs[0].name: result.cpu().numpy()}
 
     def close(self) -> None:
@@ -70,7 +74,10 @@ class Network:
 
 
 def load_network(
-    model: str, options: NetworkOptions = NetworkOptions(), labels: tuple[str, ...] | None = None
+    model: str,
+    options: NetworkOptions = NetworkOptions(),
+    labels: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
 ) -> Network:
     """Create ``model`` with its weights. Another image size keeps the proportion of the resize before the crop.
 
@@ -78,6 +85,7 @@ def load_network(
         model: a registered name or alias.
         options: which network that means.
         labels: class names in place of the ones that are known.
+        progress: told of a download, in bytes done and in all (None where the server does not say).
 
     Raises:
         InputError: no such model, option or weights, or they do not fit each other.
@@ -88,7 +96,7 @@ def load_network(
         module = create_model(spec.name, num_classes=options.num_classes, **dict(options.options))
         side = options.image_size
         size = (side, side) if side else spec.input_size
-        loaded = load_weights(module, spec, options.weights, input_size=size)
+        loaded = load_weights(module, spec, options.weights, input_size=size, progress=progress)
         counted = complexity(module.eval(), size)
     classes = options.num_classes or spec.num_classes
     if labels is not None and len(labels) != classes:
@@ -99,7 +107,7 @@ def load_network(
         labels = imagenet_labels()
     return Network(
         module=module,
-        weights=Weights(loaded.source, loaded.name, loaded.sha256),
+        weights=Weights(loaded.source, _weights_name(loaded), loaded.sha256),
         reason_for_random=loaded.reason,
         preprocessing=_preprocessing(loaded.transform, side),
         labels=labels,
@@ -107,6 +115,10 @@ def load_network(
         parameters=counted.parameters,
         macs=counted.macs,
     )
+
+
+def _weights_name(loaded: WeightsInfo) -> str | None:
+    return f"{loaded.name}: {loaded.entry}" if loaded.entry else loaded.name
 
 
 @contextlib.contextmanager

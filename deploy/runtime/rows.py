@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from deploy.errors import InputError
 from deploy.runtime.base import Array, Runner
 
 
@@ -16,9 +17,16 @@ def fixed_batch(runner: Runner) -> int | None:
 
 
 def infer_rows(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Run all rows of ``feeds``; for a fixed batch in pieces of that size, the last one padded and cut again."""
+    """Run all rows of ``feeds``; for a fixed batch in pieces of that size, the last one padded and cut again.
+
+    Raises:
+        InputError: the inputs have different numbers of rows or none at all, or do not fit the runner.
+    """
+    counts = {name: len(array) for name, array in feeds.items()}
+    rows = max(counts.values(), default=0)
+    if rows == 0 or len(set(counts.values())) > 1:
+        raise InputError("the inputs are not one batch", got=counts, expected="the same number of rows, at least 1")
     batch = fixed_batch(runner)
-    rows = len(next(iter(feeds.values())))
     if batch is None or rows == batch:
         return runner.infer(feeds)
     pieces = [_infer_piece(runner, feeds, start, batch) for start in range(0, rows, batch)]

@@ -5,104 +5,67 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
-from deploy.artifacts import ArtifactNames, check_writable, write_bytes
+from deploy.artifacts import check_writable, plan_manifest_path, replacing
 from deploy.data import CalibrationData, open_calibration_data
-from deploy.engine.build import BuiltEngine, build_engine
+from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
-from deploy.engine.progress import Progress as BuildProgress
-from deploy.errors import CheckFailed, InputError
+from deploy.engine.timing import check_timing_cache
+from deploy.errors import InputError
 from deploy.graph import files
 from deploy.graph.twin import twin
 from deploy.hardware import devices
-from deploy.manifest import Manifest, write_plan_manifest
+from deploy.manifest import METADATA_KEY, Manifest
 from deploy.parity.compare import Comparison
-from deploy.parity.inputs import synthetic_batches
-from deploy.parity.judge import compare_runners
-from deploy.parity.limits import DEFAULT_LIMITS
-from deploy.runtime.base import Array, Runner
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.specs import Precision, ShapeProfile
 from deploy.tools import tool_versions
+from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, to_half, to_int8
+from deploy.workflows.request import BuildReport, BuildRequest, Reporter
 from deploy.workflows.source import Source, load_source
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
 DEFAULT_IMAGES = 512
-# Rows that compare the precise graph with the FP32 one: 128 images where data is given.
-VERIFY_BATCH, VERIFY_BATCHES = 8, 16
-
-
-class Reporter(Protocol):
-    """Where a build says what it is doing."""
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-    def calibrating(self, done: int, total: int) -> None: ...
-
-    @property
-    def phases(self) -> BuildProgress: ...
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build. Backend ``none`` stops at the precise graph; ``output`` None or a folder names artefacts after the graph."""
-
-    onnx: Path
-    precision: Precision
-    calibration_data: Path | None = None
-    calibration_method: str | None = None
-    calibration_images: int | None = None
-    batch: ShapeProfile | None = None
-    backend: str = "auto"
-    timing_cache: Path | None = None
-    workspace_gib: float | None = None
-    compute_capability: str | None = None
-    output: Path | None = None
-    log: Path | None = None
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What was built. ``verdicts`` compare the precise graph, and an engine that ran, with the FP32 graph.
-
-    ``evidence`` says for each artefact what was really done with it: parsed, compiled, simulated, executed.
-    """
-
-    onnx: Path
-    plan: Path | None
-    manifest: Manifest
-    verdicts: Mapping[str, Comparison]
-    evidence: tuple[str, ...]
-    builder_warnings: tuple[str, ...]
-    seconds: Mapping[str, float]
 
 
 def build(request: BuildRequest, report: Reporter) -> BuildReport:
     """Run the whole job. Without a GPU the precise graph is simulated by its twin; with one the engine is run too.
 
+    Graph, engine and manifest are written together at the end, or not at all. Only ranges are kept as soon as they are
+    calibrated, for the next try.
+
     Raises:
         InputError: the graph, the data or an option is wrong.
-        CheckFailed: the precise graph or the engine is not close enough to the FP32 graph; it is not written.
+        CheckFailed: the precise graph or the engine is not close enough to the FP32 graph.
         MachineError: no builder works here.
     """
     flavour = None if request.backend == "none" else choose_flavour(request.backend)
+    _check_options(request, flavour)
     source = load_source(request.onnx, report.warn)
     _check_source(source, request)
     job = _Job(request, report, source, flavour)
     for path in job.outputs:
-        check_writable(path)
+        _check_output(path, source)
     if source.manifest.weights.warning:
         report.warn(source.manifest.weights.warning)
     return job.run()
+
+
+def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
+    """What would be refused only after minutes of calibration is refused now."""
+    suffix = request.file.suffix if request.file else None
+    if flavour is None:
+        if suffix not in (None, ".onnx"):
+            raise InputError("--backend none makes a graph", got=request.file, expected="-o FILE.onnx")
+        return
+    if suffix == ".onnx":
+        raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
+    BuildOptions(request.workspace_gib, compute_capability=request.compute_capability)
+    check_timing_cache(flavour, request.timing_cache)
 
 
 def _check_source(source: Source, request: BuildRequest) -> None:
@@ -111,52 +74,76 @@ def _check_source(source: Source, request: BuildRequest) -> None:
             f"{source.path} is an {str(source.precision).upper()} graph already",
             expected=f"the FP32 graph, or --precision {source.precision}",
         )
+    for spec in source.manifest.inputs:
+        if any(isinstance(dim, str) for dim in spec.shape[1:]):
+            raise InputError(
+                f"input '{spec.name}' of {source.path} has a dynamic axis other than the batch",
+                got=spec,
+                expected="only the first axis dynamic",
+                fix="Export the model with a fixed image size.",
+            )
+
+
+def _check_output(path: Path, source: Source) -> None:
+    check_writable(path)
+    if path.exists() and path.samefile(source.path):
+        raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another -o FILE.")
 
 
 class _Job:
-    """One build: the request, what it resolves to, and the seconds of each step."""
+    """One build: the request, what it resolves to, and what is known of it so far."""
 
     def __init__(self, request: BuildRequest, report: Reporter, source: Source, flavour: Flavour | None) -> None:
         self._request, self._report, self._source, self._flavour = request, report, source, flavour
-        into = request.output if request.output and request.output.is_dir() else None
-        output = None if into else request.output
-        names = ArtifactNames.of(output or (into or Path()) / request.onnx.name)
+        names = request.names()
         self._as_it_is = source.precision is request.precision  # nothing to convert: the graph that was given is built
-        self._onnx = source.path if self._as_it_is else names.onnx(request.precision)
-        rtx = flavour is not None and flavour.can.rtx
-        self._plan = output if output and flavour else names.plan(request.precision, rtx=rtx)
+        given, rtx = request.file, flavour is not None and flavour.can.rtx
+        self._onnx = (given if flavour is None else None) or names.onnx(request.precision)
+        self._plan = given or names.plan(request.precision, rtx=rtx)
+        if self._as_it_is:
+            self._onnx = source.path
         self._cache = names.calibration()
-        self._seconds: dict[str, float] = {}
         self._data = self._open_data()
-        if self._plan.suffix == ".onnx":
-            raise InputError(f"an engine is not an .onnx file: {self._plan}", expected="-o FILE.plan")
+        self._judge = Judge(source, request.precision, self._data, report.warn)
+        self._verdicts: dict[str, Comparison] = {}
+        self._parity = source.manifest.parity
+        self._evidence: list[str] = []
+        self._seconds: dict[str, float] = {}
 
     @property
     def outputs(self) -> list[Path]:
         """The files this build will write."""
-        return [*([] if self._as_it_is else [self._onnx]), *([self._plan] if self._flavour else [])]
+        graph = [] if self._as_it_is else [self._onnx]
+        ranges = [self._cache] if self._request.precision is Precision.INT8 and graph else []
+        engine = [self._plan, *filter(None, [self._request.log])] if self._flavour else []
+        return [*graph, *ranges, *engine]
 
     def run(self) -> BuildReport:
         with self._timed("quantize"):
             made = self._precise()
         with self._timed("verify"):
-            verdicts, evidence = self._judge_graph(made)
-        manifest = self._manifest(made, verdicts)
-        data = self._store(made, manifest)
-        if self._flavour is None:
-            return BuildReport(self._onnx, None, manifest, verdicts, tuple(evidence), (), self._seconds)
-        with self._timed("build"):
-            built = self._compile(data, self._flavour)
-        manifest = manifest.evolve(engine=built.info(os.path.relpath(self._onnx, self._plan.parent), data))
-        write_bytes(self._plan, built.plan)
-        write_plan_manifest(self._plan, manifest)
-        evidence.append(f"{self._plan.name}: parsed and compiled by {self._flavour}")
-        if devices():
-            with self._timed("run"):
-                verdicts["plan"] = self._judge_plan(evidence)
-        else:
-            evidence[-1] += ", not executed: no GPU here"
-        return BuildReport(self._onnx, self._plan, manifest, verdicts, tuple(evidence), built.warnings, self._seconds)
+            self._judge_graph(made)
+        manifest = self._manifest(made)
+        onnx = self._serialize(made, manifest)
+        built = self._compile(onnx, self._flavour) if self._flavour else None
+        with contextlib.ExitStack() as staged:
+            if not self._as_it_is:
+                _stage(staged, self._onnx, onnx)
+            if built is not None:
+                plan = _stage(staged, self._plan, built.plan)
+                self._judge_plan(plan, built)
+                info = built.info(os.path.relpath(self._onnx, self._plan.parent), onnx)
+                manifest = manifest.evolve(engine=info, parity=self._parity)
+                _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
+        return BuildReport(
+            onnx=self._onnx,
+            plan=self._plan if built else None,
+            manifest=manifest,
+            verdicts=self._verdicts,
+            evidence=tuple(self._evidence),
+            builder_warnings=built.warnings if built else (),
+            seconds=self._seconds,
+        )
 
     def _open_data(self) -> CalibrationData | None:
         path, manifest = self._request.calibration_data, self._source.manifest
@@ -177,75 +164,51 @@ class _Job:
         )
         return to_int8(self._source, calibration)
 
-    def _judge_graph(self, made: Quantized) -> tuple[dict[str, Comparison], list[str]]:
+    def _judge_graph(self, made: Quantized) -> None:
+        name, precision = self._onnx.name, self._request.precision
         if self._as_it_is:
-            return {}, [f"{self._onnx.name}: built as it is"]
-        self._report.note(
-            f"comparing the {self._request.precision} graph with the FP32 graph on {self._describe_inputs()}"
-        )
-        with OnnxRunner(files.to_bytes(twin(made.graph)), device="cpu") as runner:
-            comparison = self._judge(runner, f"the {self._request.precision} graph")
-        return {"graph": comparison}, [f"{self._onnx.name}: simulated on CPU by its twin, on {self._describe_inputs()}"]
+            self._evidence.append(f"{name}: built as it is")
+        elif not self._judge.able:
+            self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
+        else:
+            self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
+            with OnnxRunner(files.to_bytes(twin(made.graph)), device="cpu") as runner:
+                self._record("graph", "simulated", self._judge.compare(runner, f"the {precision} graph"))
+            self._evidence.append(f"{name}: simulated on CPU by its twin, on {self._judge.inputs}")
 
-    def _judge_plan(self, evidence: list[str]) -> Comparison:
+    def _judge_plan(self, plan: Path, built: BuiltEngine) -> None:
+        """Run the engine where it lies before it takes its place."""
+        compiled = f"{self._plan.name}: parsed and compiled by {built.flavour} {built.version}"
+        if not devices() or not self._judge.able:
+            reason = "no --calibration-data to compare on" if devices() else "no GPU here"
+            self._evidence.append(f"{compiled}, not executed: {reason}")
+            return
         from deploy.runtime.trt import open_plan
 
-        with open_plan(self._plan) as runner:
-            comparison = self._judge(runner, f"the engine {self._plan}")
-            evidence.append(f"{self._plan.name}: {runner.execution}, on {self._describe_inputs()}")
-        return comparison
+        with self._timed("run"), open_plan(plan) as runner:
+            self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
+            self._evidence += [compiled, f"{self._plan.name}: {runner.execution}, on {self._judge.inputs}"]
 
-    def _judge(self, runner: Runner, what: str) -> Comparison:
-        """Compare with the FP32 graph in ONNX Runtime on the CPU.
+    def _record(self, what: str, how: str, comparison: Comparison) -> None:
+        self._verdicts[what] = comparison
+        facts = {"against": self._judge.reference, "how": how, "input": self._judge.inputs}
+        self._parity = (*self._parity, {**facts, **comparison.to_dict()})
 
-        Raises:
-            CheckFailed: it is too far off.
-        """
-        with OnnxRunner(files.to_bytes(self._source.graph), device="cpu") as reference:
-            (outputs,) = compare_runners(reference, [runner], self._verify_batches())
-        failures = {name: DEFAULT_LIMITS[self._request.precision].failures(c) for name, c in outputs.items()}
-        if any(failures.values()) and self._source.manifest.weights.source == "random":
-            self._report.warn(f"{what} is far from the FP32 graph, as random weights on real images can be: not judged")
-        elif any(failures.values()):
-            raise CheckFailed(
-                f"{what} is too far from the FP32 graph",
-                got="; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in failures.items() if reasons),
-                fix="Try another --calibration-method or more images."
-                if self._data
-                else "Give real images: --calibration-data.",
-            )
-        return min(outputs.values(), key=lambda comparison: comparison.sqnr_db)
-
-    def _verify_batches(self) -> Iterable[Mapping[str, Array]]:
-        if self._data is not None:
-            return islice(self._data.batches(VERIFY_BATCH), VERIFY_BATCHES)
-        manifest = self._source.manifest
-        return synthetic_batches(manifest.inputs, manifest.preprocessing, [VERIFY_BATCH, 1, VERIFY_BATCH])
-
-    def _describe_inputs(self) -> str:
-        if self._data is None:
-            return "synthetic images"
-        return f"{min(len(self._data), VERIFY_BATCH * VERIFY_BATCHES)} of {self._data.describe()}"
-
-    def _manifest(self, made: Quantized, verdicts: Mapping[str, Comparison]) -> Manifest:
+    def _manifest(self, made: Quantized) -> Manifest:
         if self._as_it_is:
             return self._source.manifest
-        figures = [
-            {"against": "the FP32 graph", "how": "simulated", "input": self._describe_inputs(), **comparison.to_dict()}
-            for comparison in verdicts.values()
-        ]
         return self._source.manifest.evolve(
             precision=self._request.precision,
             quantization=made.facts,
-            parity=(*self._source.manifest.parity, *figures),
+            parity=self._parity,
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )
 
-    def _store(self, made: Quantized, manifest: Manifest) -> bytes:
-        """The bytes of the graph to build, on disk by now."""
+    def _serialize(self, made: Quantized, manifest: Manifest) -> bytes:
         if self._as_it_is:
             return self._onnx.read_bytes()
-        return files.save(self._onnx, made.graph, manifest)
+        made.graph.metadata_props[METADATA_KEY] = manifest.to_json()
+        return files.to_bytes(made.graph)
 
     def _default_batch(self) -> ShapeProfile:
         axis = self._source.manifest.inputs[0].shape[0]
@@ -255,16 +218,17 @@ class _Job:
         request, lines = self._request, list[LogLine]()
         self._report.note(f"building with {flavour}")
         try:
-            return build_engine(
-                onnx,
-                flavour=flavour,
-                batch=request.batch or self._default_batch(),
-                workspace_gib=request.workspace_gib,
-                compute_capability=request.compute_capability,
-                timing_cache=request.timing_cache,
-                progress=self._report.phases,
-                log=lines,
-            )
+            with self._timed("build"):
+                return build_engine(
+                    onnx,
+                    flavour=flavour,
+                    batch=request.batch or self._default_batch(),
+                    workspace_gib=request.workspace_gib,
+                    compute_capability=request.compute_capability,
+                    timing_cache=request.timing_cache,
+                    progress=self._report.phases,
+                    log=lines,
+                )
         finally:
             if request.log is not None:
                 write_log(request.log, lines)
@@ -274,3 +238,10 @@ class _Job:
         start = time.perf_counter()
         yield
         self._seconds[step] = time.perf_counter() - start
+
+
+def _stage(staged: contextlib.ExitStack, path: Path, data: bytes) -> Path:
+    """Write to a temporary file, which becomes ``path`` when ``staged`` ends well; returns where it is until then."""
+    temporary = staged.enter_context(replacing(path))
+    temporary.write_bytes(data)
+    return temporary

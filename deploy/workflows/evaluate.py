@@ -13,6 +13,7 @@ import numpy as np
 
 from deploy.data import LabelledImages
 from deploy.errors import CheckFailed, InputError
+from deploy.images.default import default_preprocessing
 from deploy.runtime.base import Array
 from deploy.runtime.rows import infer_rows
 from deploy.specs import NetworkOptions, Precision
@@ -53,11 +54,9 @@ def evaluate(
         InputError: no such model or data, or there are more folders than classes.
         CheckFailed: an output is NaN or infinite.
     """
-    subject = open_subject(what, device, network)
+    subject = open_subject(what, device, network, warn)
     with subject.runner as runner:
-        if runner.manifest is not None and runner.manifest.weights.warning:
-            warn(f"{what}: {runner.manifest.weights.warning}")
-        images = _labelled(subject, data, warn)
+        images = _labelled(subject, data, network.image_size, warn)
         seen = top1 = top5 = 0
         start = time.perf_counter()
         for feeds, labels, _ in images.batches(batch_size):
@@ -70,12 +69,13 @@ def evaluate(
     )
 
 
-def _labelled(subject: Subject, data: Path, warn: Callable[[str], None]) -> LabelledImages:
-    if subject.preprocessing is None:
-        raise InputError(f"{subject.name} does not say how images are prepared for it")
+def _labelled(
+    subject: Subject, data: Path, image_size: int | None, warn: Callable[[str], None]
+) -> LabelledImages:
+    preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
     name = subject.runner.inputs[0].name
     images = LabelledImages(
-        data, subject.preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}")
+        data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}")
     )
     classes = subject.runner.outputs[0].shape[-1]
     if isinstance(classes, int) and len(images.classes) > classes:

@@ -54,7 +54,9 @@ class ExportReport:
     reason_for_random: str | None
 
 
-def export_model(request: ExportRequest, output: Path, note: Callable[[str], None]) -> ExportReport:
+def export_model(
+    request: ExportRequest, output: Path, note: Callable[[str], None], downloading: Callable[[int, int | None], None]
+) -> ExportReport:
     """Export to ``output``; nothing is written unless every step agrees with PyTorch.
 
     Raises:
@@ -65,7 +67,7 @@ def export_model(request: ExportRequest, output: Path, note: Callable[[str], Non
     labels = read_labels(request.labels) if request.labels else None
     clock = _Clock()
     note(f"loading {request.model}")
-    network = load_network(request.model, request.network, labels)
+    network = load_network(request.model, request.network, labels, downloading)
     clock.lap("load")
     note("exporting with torch.export")
     graph = export_graph(network.module, network.preprocessing.crop, request.batch)

@@ -52,7 +52,8 @@ class Calibration:
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
     """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
     kept = _kept_fp32(source.graph, data, note)
-    facts = {"fp32_nodes": kept, "range_audit": data.describe() if data else "none: no images were given"}
+    audited = f"{min(len(data), AUDIT_IMAGES)} real images" if data else "none: no images were given"
+    facts = {"fp32_nodes": kept, "range_audit": audited}
     return Quantized(to_fp16(source.graph, kept), facts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +24,25 @@ class Subject:
     preprocessing: Preprocessing | None
 
 
-def open_subject(what: str, device: str, network: NetworkOptions) -> Subject:
+def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable[[str], None]) -> Subject:
     """Open a file by its suffix, anything else as a model's name (which needs PyTorch).
+
+    Random weights and an assumed preprocessing are warned of.
 
     Raises:
         InputError: neither a file nor a model.
         MachineError: this machine cannot run it.
     """
     path = Path(what)
-    if path.suffix in (".onnx", ".plan") or path.exists():
-        return _from_file(path, device)
+    is_file = path.suffix in (".onnx", ".plan") or path.exists()
+    subject = _from_file(path, device, network.image_size, warn) if is_file else _from_name(what, network)
+    manifest = subject.runner.manifest
+    if manifest is not None and manifest.weights.warning:
+        warn(f"{what}: {manifest.weights.warning}")
+    return subject
+
+
+def _from_name(what: str, network: NetworkOptions) -> Subject:
     from deploy.runtime.pytorch import load_network
 
     loaded = load_network(what, network)
@@ -43,12 +53,13 @@ def open_subject(what: str, device: str, network: NetworkOptions) -> Subject:
     return Subject(what, runner, Precision.FP32, loaded.preprocessing)
 
 
-def _from_file(path: Path, device: str) -> Subject:
+def _from_file(path: Path, device: str, image_size: int | None, warn: Callable[[str], None]) -> Subject:
     runner = open_runner(path, device=device)
     if runner.manifest is not None:
         return Subject(str(path), runner, runner.manifest.precision, runner.manifest.preprocessing)
     try:
-        preprocessing = default_preprocessing(runner.inputs)
+        preprocessing = default_preprocessing(runner.inputs, image_size)
+        warn(f"{path} has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
     except InputError:
         preprocessing = None
     return Subject(str(path), runner, Precision.FP32, preprocessing)

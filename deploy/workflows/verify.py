@@ -87,7 +87,7 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
     """
     with ExitStack() as opened:
         reference, *others = [
-            _open(name, request, opened, warn) for name in dict.fromkeys((request.reference, *request.others))
+            _open(name, request, opened, warn) for name in (request.reference, *request.others)
         ]
         _check_preprocessing(reference, others)
         data = _data(request, reference, others, warn)
@@ -100,11 +100,8 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
 
 
 def _open(name: str, request: VerifyRequest, opened: ExitStack, warn: Warn) -> Subject:
-    subject = open_subject(name, request.device, request.network)
+    subject = open_subject(name, request.device, request.network, warn)
     opened.enter_context(subject.runner)
-    manifest = subject.runner.manifest
-    if manifest is not None and manifest.weights.warning:
-        warn(f"{name}: {manifest.weights.warning}")
     return subject
 
 

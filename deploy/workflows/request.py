@@ -1,0 +1,72 @@
+"""What a build is asked for, what it reports on the way and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from deploy.artifacts import ArtifactNames
+from deploy.engine.progress import Progress as BuildProgress
+from deploy.manifest import Manifest
+from deploy.parity.compare import Comparison
+from deploy.specs import Precision, ShapeProfile
+
+
+class Reporter(Protocol):
+    """Where a build says what it is doing."""
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def calibrating(self, done: int, total: int) -> None: ...
+
+    @property
+    def phases(self) -> BuildProgress: ...
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph."""
+
+    onnx: Path
+    precision: Precision
+    calibration_data: Path | None = None
+    calibration_method: str | None = None
+    calibration_images: int | None = None
+    batch: ShapeProfile | None = None
+    backend: str = "auto"
+    timing_cache: Path | None = None
+    workspace_gib: float | None = None
+    compute_capability: str | None = None
+    output: Path | None = None
+    log: Path | None = None
+
+    def names(self) -> ArtifactNames:
+        """What the artefacts are called."""
+        if self.output is None:
+            return ArtifactNames.of(Path(self.onnx.name))
+        return ArtifactNames.of(self.output / self.onnx.name if self.output.is_dir() else self.output)
+
+    @property
+    def file(self) -> Path | None:
+        """The path of the engine, or of the graph under backend ``none``, where it was given."""
+        return None if self.output is None or self.output.is_dir() else self.output
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What was built. ``verdicts`` compare the precise graph, and an engine that ran, with the FP32 graph.
+
+    ``evidence`` says for each artefact what was really done with it: parsed, compiled, simulated, executed.
+    """
+
+    onnx: Path
+    plan: Path | None
+    manifest: Manifest
+    verdicts: Mapping[str, Comparison]
+    evidence: tuple[str, ...]
+    builder_warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
