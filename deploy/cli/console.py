@@ -27,15 +27,15 @@ class Console:
     def note(self, text: str) -> None:
         """A step or a fact a person wants while waiting."""
         if not self.as_json:
-            print(text, file=sys.stderr, flush=True)
+            _err(text)
 
     def warn(self, text: str) -> None:
         """Something the user must know; also under ``--json``."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        _err(f"warning: {text}")
 
     def error(self, error: DeployError, exit_code: int | None = None) -> None:
         """One line (and details, where there are any) on stderr; under ``--json`` the document on stdout too."""
-        print("\n".join([f"error: {error.headline}", *(f"  {line}" for line in error.details)]), file=sys.stderr)
+        _err("\n".join([f"error: {error.headline}", *(f"  {line}" for line in error.details)]))
         if self.as_json:
             code = error.exit_code if exit_code is None else exit_code
             self.document({**error.as_dict(), "exit_code": code})
@@ -53,17 +53,19 @@ class Console:
         """A table of the result, for a person; columns of numbers are aligned to the right."""
         if self.as_json:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for index, column in enumerate(columns):
             numbers = all(_is_number(row[index]) for row in rows)
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
-        # A pipe or a file is not 80 columns wide: lines there are never wrapped.
-        console = RichConsole(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+        # A pipe or a file is not 80 columns wide, unless COLUMNS says so.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+        console = RichConsole(width=width, highlight=False, markup=False)
         with console.capture() as drawn:
             console.print(table)
         _out(drawn.get().rstrip("\n"))
@@ -118,11 +120,17 @@ def _out(text: str) -> None:
     """Print to stdout at once: a full disk or a reader that has gone must show here, not when Python exits."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         _discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
         raise MachineError("cannot write to stdout", got=(error.strerror or str(error)).lower()) from error
+
+
+def _err(text: str) -> None:
+    """Print to stderr; work goes on where nobody can read it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _discard_stdout() -> None:

@@ -43,9 +43,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
             f"{100 * result.top5:.2f}",
             result.images,
             f"{result.images_per_second:.0f}",
-            result.execution,
         ]
         for result in results
     ]
-    console.table(["", "", "top-1 %", "95 % interval", "top-5 %", "images", "images/s", "how"], rows)
+    console.table(["", "", "top-1 %", "95 % interval", "top-5 %", "images", "images/s"], rows)
+    for result in results:
+        console.text(f"{result.name}: {result.execution}")
     return 0

@@ -128,5 +128,13 @@ def _model(name: str, console: Console) -> int:
     if console.as_json:
         console.document(facts)
         return 0
-    console.table(["model", name], [[key.replace("_", " "), str(value)] for key, value in facts.items()])
+    console.table(["model", name], [[key.replace("_", " "), _text(value)] for key, value in facts.items()])
     return 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={default}" for key, default in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -68,8 +68,7 @@ def main(argv: Sequence[str], verb: str | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(console, argv, DeployError("interrupted; no file was left half-written"), INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone (| head); Python would complain at exit
-        return 0
+        return 0  # the reader of our output has gone (| head): it has what it wanted
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug must not print a traceback unasked
         missing = _missing_package(error)
         if missing is not None:

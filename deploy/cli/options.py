@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from deploy.errors import InputError
 from deploy.specs import NetworkOptions
@@ -43,7 +44,8 @@ def _value(text: str) -> bool | int | float | str:
         return text.lower() == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        return number if math.isfinite(number) else text
     return text

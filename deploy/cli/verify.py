@@ -76,13 +76,13 @@ def _print(report: VerifyReport, console: Console) -> None:
             f"{comparison.sqnr_db:.1f}",
             f"{100 * comparison.top1:.1f}",
             "passed" if verdict.passed else "FAILED",
-            verdict.execution,
         ]
         for verdict in report.verdicts
         for comparison in verdict.outputs.values()
     ]
-    columns = ["", "", "max |error|", "mean |error|", "relative", "cosine", "SQNR dB", "top-1 same %", "", "how"]
+    columns = ["", "", "max |error|", "mean |error|", "relative", "cosine", "SQNR dB", "top-1 same %", ""]
     console.table(columns, rows)
     for verdict in report.verdicts:
+        console.text(f"{verdict.name}: {verdict.execution}")
         for reason in verdict.failures:
             console.text(f"{verdict.name} failed: {reason}")

@@ -150,7 +150,7 @@ def _state(name: str) -> FlavourState:
     try:
         flavour = load_flavour(name)
     except MachineError as error:
-        return FlavourState(name, None, error.headline)
+        return FlavourState(name, None, f"{error.what}: {error.got}" if error.got else error.what)
     return FlavourState(name, flavour.version, _missing_gpu(flavour.can))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import onnxsim
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from deploy.errors import CheckFailed
 from deploy.graph.naming import clear_traces
@@ -26,6 +27,7 @@ def simplify(model: ir.Model) -> ir.Model:
         reason = str(error).splitlines()[0]
         raise CheckFailed("onnxsim cannot read the graph", got=reason, fix=_NEXT) from error
     simplified: ir.Model = ir.from_proto(proto)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(simplified)
     _name_new_nodes(simplified)
     clear_traces(simplified)
     left = leftovers(simplified)

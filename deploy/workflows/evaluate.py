@@ -69,14 +69,10 @@ def evaluate(
     )
 
 
-def _labelled(
-    subject: Subject, data: Path, image_size: int | None, warn: Callable[[str], None]
-) -> LabelledImages:
+def _labelled(subject: Subject, data: Path, image_size: int | None, warn: Callable[[str], None]) -> LabelledImages:
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
     name = subject.runner.inputs[0].name
-    images = LabelledImages(
-        data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}")
-    )
+    images = LabelledImages(data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}"))
     classes = subject.runner.outputs[0].shape[-1]
     if isinstance(classes, int) and len(images.classes) > classes:
         raise InputError(f"{data} has more classes than {subject.name}", got=len(images.classes), expected=classes)

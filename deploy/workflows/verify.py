@@ -86,9 +86,7 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         MachineError: an engine cannot run here.
     """
     with ExitStack() as opened:
-        reference, *others = [
-            _open(name, request, opened, warn) for name in (request.reference, *request.others)
-        ]
+        reference, *others = [_open(name, request, opened, warn) for name in (request.reference, *request.others)]
         _check_preprocessing(reference, others)
         data = _data(request, reference, others, warn)
         outputs = compare_runners(

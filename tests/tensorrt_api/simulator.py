@@ -176,6 +176,7 @@ class BuilderConfig(Strict):
 
     def __init__(self):
         self._profiles, self._pools, self._cache = [], {}, None
+        self._flags = {"TF32"}  # on by default in every version
 
     def add_optimization_profile(self, profile):
         self._profiles.append(profile)
@@ -185,7 +186,10 @@ class BuilderConfig(Strict):
         self._pools[pool] = size
 
     def get_flag(self, flag):
-        return flag.name == "TF32"
+        return flag.name in self._flags
+
+    def clear_flag(self, flag):
+        self._flags.discard(flag.name)
 
     def create_timing_cache(self, content):
         damaged = content != b"" and not content.endswith(b"measured")

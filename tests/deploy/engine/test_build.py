@@ -24,7 +24,7 @@ def test_builds_with_the_names_of_every_version(api):
     assert built.warnings == ("simulated",)
     assert built.options == {
         "strongly_typed": True,
-        "tf32": True,
+        "tf32": False,
         "optimization_level": 2,
         "workspace_gib": 0.5,
         "compute_capability": None,
