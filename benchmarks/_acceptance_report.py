@@ -37,7 +37,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_BUILT = ("model", "precision", "step", "s", "against FP32, dB", "status")
+_BUILT = ("model", "precision", "step", "s", "against FP32, dB", "evidence", "status")
 _RUN = (
     "model",
     "precision",
@@ -79,9 +79,12 @@ def _what(step: Mapping[str, Any]) -> str:
 
 
 def _built(step: Mapping[str, Any]) -> list[str]:
-    verdicts = (step["facts"] or {}).get("verdicts", {})
+    facts = step["facts"] or {}
+    verdicts, evidence = facts.get("verdicts", {}), facts.get("evidence", [""])
     figures = ", ".join(f"{what} {_number(verdict['sqnr_db'], 1)}" for what, verdict in verdicts.items())
-    return [*_subject(step), f"{step['seconds']:.1f}", figures, step["status"]]
+    # "net.int8.rtx.plan: parsed and compiled by …"
+    done = evidence[-1].partition(": ")[2]
+    return [*_subject(step), f"{step['seconds']:.1f}", figures, done, step["status"]]
 
 
 def _ran(step: Mapping[str, Any]) -> list[str]:

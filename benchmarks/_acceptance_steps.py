@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,10 +108,11 @@ def _run(command: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
 
 
 def _document(output: str) -> Any:
-    try:
-        return json.loads(output)
-    except ValueError:
-        return None
+    """The JSON on stdout, also behind what a library printed there before."""
+    for start in re.finditer(r"^[\[{]", output, re.MULTILINE):
+        with contextlib.suppress(ValueError):
+            return json.loads(output[start.start() :])
+    return None
 
 
 def _reason(code: int, facts: Any, text: str) -> str:

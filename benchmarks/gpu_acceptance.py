@@ -15,6 +15,7 @@ but no engine was executed here.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from _acceptance_report import executed_engines, markdown
 from _acceptance_steps import FAILED, Budget, Outcome, Step, execute, python
 from _measure import ROOT, images, machine
 
+GPU_TESTS = ROOT / "tests" / "deploy" / "runtime"
 MEASURE = Path(__file__).resolve().parent / "_acceptance_measure.py"
 # As `doctor` names them → backend, what their plans are called.
 FLAVOURS = {"TensorRT": ("tensorrt", ".plan"), "TensorRT-RTX": ("tensorrt_rtx", ".rtx.plan")}
@@ -57,8 +59,8 @@ def _run(args: argparse.Namespace, work: Path, budget: Budget) -> list[Outcome]:
     for model in args.models:
         job = _Model(model, args, work, photos, here)
         outcomes += [_do(step, budget) for step in job.steps()]
-    if "NVIDIA GPU" in here:
-        outcomes.append(_do(Step("gpu tests", python("-m", "pytest", "-q", "-m", "gpu", "tests")), budget))
+    if "NVIDIA GPU" in here and importlib.util.find_spec("pytest"):
+        outcomes.append(_do(Step("gpu tests", python("-m", "pytest", "-q", "-m", "gpu", GPU_TESTS)), budget))
     return outcomes
 
 
@@ -109,9 +111,7 @@ class _Model:
             yield self._measure("run ONNX Runtime CUDA", precision, graph, "cuda", twin=twin)
 
     def _build(self, precision: str, backend: str, output: Path) -> Step:
-        # An engine's file is taken as it is named; a graph's name comes from its family's.
-        named = output if backend != "none" else self._work / f"{self._name}.plan"
-        options = ["--precision", precision, "--backend", backend, "-o", named, "--json"]
+        options = ["--precision", precision, "--backend", backend, "-o", output, "--json"]
         data = [] if precision == "fp32" else ["--calibration-data", self._photos]
         command = python(ROOT / "build_engine.py", self._graph, *options, *data)
         return self._step("quantize" if backend == "none" else f"build {backend}", precision, command, self._graph)
@@ -119,9 +119,8 @@ class _Model:
     def _measure(
         self, what: str, precision: str, file: Path, device: str, save: Path | None = None, twin: Path | None = None
     ) -> Step:
-        # ONNX Runtime on the CPU is judged by PyTorch, and stands in for it where it is missing.
-        options: list[str | Path] = ["--device", device, "--precision", precision, "--reference", self._by_pytorch]
-        options += ["--fallback", self._by_onnxrt] if save != self._by_onnxrt else []
+        judges = ["--reference", self._by_pytorch, "--fallback", self._by_onnxrt]
+        options = ["--device", device, "--precision", precision, *judges]
         options += ["--save", save] if save else []
         options += ["--twin", twin] if twin else []
         return self._step(what, precision, python(MEASURE, file, *options), file)

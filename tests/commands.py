@@ -80,18 +80,17 @@ class Cli:
         No traceback, and no file made, changed or removed.
         """
         before = snapshot(Path())
-        for result in (self(verb, *argv), self(verb, *argv, "--json")):
+        plain, as_json = self(verb, *argv), self(verb, *argv, "--json")
+        assert snapshot(Path()) == before
+        for result in (plain, as_json):
             assert result.code == code, (result.code, result.err)
             assert "Traceback" not in result.err
-            assert snapshot(Path()) == before
-        error = result.error
-        document = result.document
-        assert document["exit_code"] == code
-        assert document["error"].split()[0] in error
-        plain = self(verb, *argv)
+            assert result.error == plain.error
         assert plain.out == ""
-        assert plain.error == error
-        return error
+        document = as_json.document
+        assert document["exit_code"] == code
+        assert plain.error.startswith(" ".join(document["error"].split()))
+        return plain.error
 
 
 def snapshot(folder: Path) -> dict[str, str]:

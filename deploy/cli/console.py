@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -64,11 +65,10 @@ class Console:
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
         # A pipe or a file is not 80 columns wide, unless COLUMNS says so.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-        console = RichConsole(width=width, highlight=False, markup=False)
-        with console.capture() as drawn:
-            console.print(table)
-        _out(drawn.get().rstrip("\n"))
+        terminal, drawn = sys.stdout.isatty(), io.StringIO()
+        width = None if terminal or "COLUMNS" in os.environ else 200
+        RichConsole(file=drawn, force_terminal=terminal, width=width, highlight=False, markup=False).print(table)
+        _out(drawn.getvalue().rstrip("\n"))
 
     @contextlib.contextmanager
     def bars(self) -> Iterator[Bars]:

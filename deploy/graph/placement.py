@@ -80,7 +80,7 @@ def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placemen
 
     Args:
         model: the FP32 graph, batch norms folded.
-        exclude: further weighted nodes to leave in FP16 → reason (a target refused them, or they cost accuracy).
+        exclude: further nodes to leave in FP16 → reason (a target refused them, they cost accuracy, an input is dead).
 
     Raises:
         InputError: see :func:`deploy.graph.irtools.typed_copy`; an unknown name; a graph quantized already.
@@ -92,7 +92,8 @@ def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placemen
     left_out = _left_out(graph, exclude or {})
     quantized = [node for node in graph if node.op_type in WEIGHTED and node.name not in left_out]
     edges = [Edge(_name(node.inputs[0]), _name(node), 0) for node in quantized]
-    edges += [Edge(_name(add.inputs[index]), _name(add), index) for add, index in residual_skips(graph, quantized)]
+    skips = [(add, index) for add, index in residual_skips(graph, quantized) if add.name not in (exclude or {})]
+    edges += [Edge(_name(add.inputs[index]), _name(add), index) for add, index in skips]
     order = {node.name: position for position, node in enumerate(graph)}
     return Placement(
         activations=tuple(sorted(edges, key=lambda edge: order[edge.node])),

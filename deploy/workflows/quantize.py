@@ -69,6 +69,7 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
             "nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers"
         )
     ranges = _ranges(source, placement, calibration)
+    placement = _without_dead(source.graph, placement, ranges)
     graph = to_fp16(insert_qdq(source.graph, placement, ranges.amax), ranges.keep_fp32)
     facts = {
         "method": ranges.method,
@@ -79,6 +80,16 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
         "fp32_nodes": dict(ranges.keep_fp32),
     }
     return Quantized(graph, facts, calibration.cache)
+
+
+def _without_dead(graph: ir.Model, placement: Placement, ranges: CalibrationCache) -> Placement:
+    """A tensor that was zero on every image has no range: its readers stay FP16, whatever it holds later."""
+    dead = {
+        edge.node: f"its input '{edge.tensor}' was zero on every calibration image"
+        for edge in placement.activations
+        if ranges.amax[edge.tensor] == 0
+    }
+    return place(graph, dead) if dead else placement
 
 
 def _ranges(source: Source, placement: Placement, calibration: Calibration) -> CalibrationCache:

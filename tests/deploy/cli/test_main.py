@@ -48,7 +48,8 @@ def test_a_value_that_is_none_of_the_choices(cli: Cli, empty: Path):
 
 def test_an_unknown_verb_names_the_verbs(capsys: pytest.CaptureFixture[str]):
     assert main(["exprot"]) == 2
-    assert all(verb in capsys.readouterr().err for verb in VERBS)
+    err = capsys.readouterr().err
+    assert all(f"'{verb}'" in err for verb in VERBS)
     assert main([]) == 2
     assert "required: VERB" in capsys.readouterr().err
 
