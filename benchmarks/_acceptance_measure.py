@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from deploy.errors import DeployError, MachineError
+from deploy.images.default import default_preprocessing
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.limits import DEFAULT_LIMITS
@@ -77,7 +78,7 @@ def _open(args: argparse.Namespace) -> tuple[Runner, Preprocessing | None]:
     # ONNX Runtime falls back to the CPU where its CUDA libraries do not load.
     if args.device == "cuda" and getattr(runner, "device", "cuda") != "cuda":
         raise MachineError("ONNX Runtime could not use CUDA and fell back to the CPU", fix="Install onnxruntime-gpu.")
-    return runner, runner.manifest.preprocessing if runner.manifest else None
+    return runner, runner.manifest.preprocessing if runner.manifest else default_preprocessing(runner.inputs)
 
 
 def _open_pytorch(model: str, image_size: int | None) -> tuple[Runner, Preprocessing | None]:

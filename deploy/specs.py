@@ -142,10 +142,15 @@ class NetworkOptions:
         weights: ``auto``, ``pretrained[:TAG]``, ``random`` or a file; see :func:`models.weights.load_weights`.
         num_classes: where they differ from the model's own.
         image_size: side of the square input in pixels; None is the model's own.
+        resize, interpolation, mean, std: of :class:`Preprocessing`, where training did otherwise than the model's own.
         options: of the model, such as ``("width_mult", 0.75)``.
     """
 
     weights: str = "auto"
     num_classes: int | None = None
     image_size: int | None = None
+    resize: int | None = None
+    interpolation: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     options: tuple[tuple[str, bool | int | float | str], ...] = ()

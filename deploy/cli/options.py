@@ -21,15 +21,44 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
     parser.add_argument("--image-size", type=int, metavar="S", help="side of the square input in pixels")
     parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="R",
+        help="pixels of the shorter side before the crop, where training did otherwise",
+    )
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of that resize, likewise")
+    parser.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels of 0 to 1, likewise")
+    parser.add_argument("--std", type=_triple, metavar="R,G,B", help="what they are divided by then, likewise")
+    parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
     )
 
 
 def network_options(args: argparse.Namespace) -> NetworkOptions:
     """What those options say."""
-    if args.image_size is not None and args.image_size < 1:
-        raise InputError("an image has pixels", got=args.image_size, expected="--image-size of 1 or more")
-    return NetworkOptions(args.weights, args.num_classes, args.image_size, tuple(_option(text) for text in args.option))
+    for name, value in (("--image-size", args.image_size), ("--resize", args.resize)):
+        if value is not None and value < 1:
+            raise InputError("an image has pixels", got=value, expected=f"{name} of 1 or more")
+    return NetworkOptions(
+        weights=args.weights,
+        num_classes=args.num_classes,
+        image_size=args.image_size,
+        resize=args.resize,
+        interpolation=args.interpolation,
+        mean=args.mean,
+        std=args.std,
+        options=tuple(_option(text) for text in args.option),
+    )
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    """One number for all channels, or three."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text}, expected one number or three: 0.485,0.456,0.406") from None
+    return red, green, blue
 
 
 def _option(text: str) -> tuple[str, bool | int | float | str]:

@@ -109,7 +109,7 @@ def load_network(
         module=module,
         weights=Weights(loaded.source, _weights_name(loaded), loaded.sha256),
         reason_for_random=loaded.reason,
-        preprocessing=_preprocessing(loaded.transform, side),
+        preprocessing=_preprocessing(loaded.transform, options),
         labels=labels,
         classes=classes,
         parameters=counted.parameters,
@@ -131,11 +131,18 @@ def _model_errors() -> Iterator[None]:
         raise kind(error.what, got=error.got, expected=error.expected, fix=error.fix, details=error.details) from error
 
 
-def _preprocessing(transform: Transform, image_size: int | None) -> Preprocessing:
+def _preprocessing(transform: Transform, options: NetworkOptions) -> Preprocessing:
     crop, resize = transform.crop, transform.resize
-    if image_size:
-        crop, resize = (image_size, image_size), round(image_size * transform.resize / transform.crop[0])
-    return Preprocessing(resize, crop, transform.interpolation, transform.mean, transform.std)
+    if options.image_size:
+        crop = (options.image_size, options.image_size)
+        resize = round(options.image_size * transform.resize / transform.crop[0])
+    return Preprocessing(
+        options.resize or resize,
+        crop,
+        options.interpolation or transform.interpolation,
+        options.mean or transform.mean,
+        options.std or transform.std,
+    )
 
 
 def model_table() -> list[dict[str, Any]]:
