@@ -52,10 +52,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         outputs = {batch: _only(infer_rows(runner, feeds[batch])) for batch in BATCHES}
         repeated = all(np.array_equal(outputs[b], _only(infer_rows(runner, feeds[b])), equal_nan=True) for b in BATCHES)
         latency = {batch: _milliseconds(runner, feeds[batch]) for batch in TIMED}
-    if args.save:
-        np.savez(args.save, **{str(batch): output for batch, output in outputs.items()})
     judge = next((path for path in (args.reference, args.fallback) if path and path.exists()), None)
     against = {what: _against(path, outputs) for what, path in (("reference", judge), ("twin", args.twin))}
+    if args.save:
+        # After the comparison: what becomes the reference is not to be compared with itself.
+        np.savez(args.save, **{str(batch): output for batch, output in outputs.items()})
     reference = against["reference"]
     limits = DEFAULT_LIMITS[Precision(args.precision)]
     failures = limits.failures(reference["all"]) if reference else []

@@ -27,30 +27,23 @@ def markdown(document: Mapping[str, Any]) -> str:
         "## Built",
         _table(_BUILT, [_built(step) for step in steps if _what(step).startswith(("export", "quantize", "build"))]),
         "## Run",
-        "Parity is over batches 1, 7 and 32 together, against PyTorch in FP32 (without it: ONNX Runtime on the CPU); "
-        "`twin dB` is the distance from the CPU simulation of the same graph. Milliseconds are medians of one call from "
-        "arrays in host memory to arrays in host memory.",
+        _HOW,
         _table(_RUN, [_ran(step) for step in steps if _what(step).startswith("run")]),
         "## What did not go well",
-        _problems(steps),
+        _problems(outcomes),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-_BUILT = ("model", "precision", "step", "s", "against FP32, dB", "evidence", "status")
-_RUN = (
-    "model",
-    "precision",
-    "how",
-    "max rel. error",
-    "SQNR dB",
-    "top-1",
-    "twin dB",
-    "same bits",
-    "ms b1",
-    "ms b32",
-    "status",
+_HOW = (
+    "Parity is over batches 1, 7 and 32 together, against PyTorch in FP32 (without it: ONNX Runtime on the CPU); "
+    "`twin dB` is the distance from the CPU simulation of the same graph. Milliseconds are medians of one call, "
+    "from arrays in host memory to arrays in host memory."
 )
+_BUILT = ("model", "precision", "step", "s", "against FP32, dB", "evidence", "status")
+_FIGURES = ("max rel. error", "SQNR dB", "top-1", "twin dB", "same bits", "ms b1", "ms b32")
+_RUN = ("model", "precision", "how", *_FIGURES, "status")
+_SAME_BITS = {True: "yes", False: "NO", None: ""}
 
 
 def _verdict(document: Mapping[str, Any]) -> str:
@@ -92,7 +85,7 @@ def _ran(step: Mapping[str, Any]) -> list[str]:
     parity, twin = ((facts.get(against) or {}).get("all", {}) for against in ("reference", "twin"))
     latency = facts.get("latency_ms", {})
     figures = [_scientific(parity.get("relative")), _number(parity.get("sqnr_db"), 1), _percent(parity.get("top1"))]
-    figures += [_number(twin.get("sqnr_db"), 1), {True: "yes", False: "NO"}.get(facts.get("repeatable"), "")]
+    figures += [_number(twin.get("sqnr_db"), 1), _SAME_BITS[facts.get("repeatable")]]
     figures += [_number(latency.get(batch), 2) for batch in ("1", "32")]
     model, precision, how = _subject(step)
     return [model, precision, facts.get("execution", how), *figures, step["status"]]

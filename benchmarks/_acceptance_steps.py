@@ -1,4 +1,4 @@
-"""Steps of the acceptance run: each a process of its own, so that a crash, a hang or a broken GPU state ends that alone."""
+"""Steps of the acceptance run, each in its own process: a crash, a hang or a broken GPU state ends that one alone."""
 
 from __future__ import annotations
 

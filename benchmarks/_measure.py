@@ -21,7 +21,10 @@ PEERS = Path(__file__).resolve().parent / "peers"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process and its children cost. ``peak_mb`` is the largest resident set of one process, in MB (10^6)."""
+    """What one process and its children cost. ``peak_mb`` is the largest resident set of one of them, in MB (10^6).
+
+    Linux counts the memory of the process that started it, too: a few dozen MB are the least that can be measured.
+    """
 
     seconds: float
     cpu_seconds: float
@@ -57,11 +60,13 @@ class Versus:
     peer: tuple[Cost, ...]
 
     def median(self, side: str, what: str) -> float:
-        return statistics.median(getattr(cost, what) for cost in getattr(self, side))
+        costs: tuple[Cost, ...] = getattr(self, side)
+        return float(statistics.median(getattr(cost, what) for cost in costs))
 
     def ratio(self, what: str) -> float:
         """Median of the ratios of each turn: what slows the whole machine for a while slows both sides of a turn."""
-        return statistics.median(getattr(a, what) / getattr(b, what) for a, b in zip(self.ours, self.peer, strict=True))
+        turns = zip(self.ours, self.peer, strict=True)
+        return float(statistics.median(getattr(a, what) / getattr(b, what) for a, b in turns))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -22,7 +22,7 @@ from typing import Any
 from _measure import PEERS, ROOT, Cost, describe, images, machine, run
 
 MOST_MB = 50.0  # what is promised: how much more memory many images may take than few
-FEW, PEER_COUNTS = 100, (100, 400)
+FEW, PEER_MANY = 100, 400
 PEER_METHODS = ("MinMax", "Percentile", "Entropy")
 
 
@@ -47,20 +47,18 @@ def main() -> None:
 def _rows(folder: Path, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     photos, graph = folder / "photos", folder / "mobilenet_v3_small.onnx"
     photos.mkdir()
-    images(photos, max(args.many, *PEER_COUNTS), (256, 320))
+    images(photos, max(args.many, PEER_MANY), (256, 320))
     run([sys.executable, ROOT / "export.py", "--model", graph.stem, "--weights", "random", "-o", graph])
     for count in (FEW, args.many):
         yield _row("ours", "mse", count, _ours(graph, photos, count, folder / f"ours{count}.int8.onnx"))
     for method in PEER_METHODS:
-        peak_few = 0.0
-        for count in PEER_COUNTS:
-            needed = peak_few * count / PEER_COUNTS[0]
-            if needed > _available_mb() / 2:
-                yield {"what": "peer", "method": method, "images": count, "peak_mb": None, "needed_mb": round(needed)}
-                continue
-            row = _row("peer", method, count, _peer(graph, photos, count, method, folder / "peer.onnx"))
-            peak_few = peak_few or row["peak_mb"]
-            yield row
+        few = _row("peer", method, FEW, _peer(graph, photos, FEW, method, folder / "peer.onnx"))
+        yield few
+        needed = few["peak_mb"] * PEER_MANY / FEW
+        if needed > _available_mb() / 2:
+            yield {"what": "peer", "method": method, "images": PEER_MANY, "peak_mb": None, "needed_mb": round(needed)}
+        else:
+            yield _row("peer", method, PEER_MANY, _peer(graph, photos, PEER_MANY, method, folder / "peer.onnx"))
 
 
 def _row(what: str, method: str, count: int, cost: Cost) -> dict[str, Any]:
@@ -70,13 +68,13 @@ def _row(what: str, method: str, count: int, cost: Cost) -> dict[str, Any]:
 
 def _ours(graph: Path, photos: Path, count: int, output: Path) -> Cost:
     options = ["--precision", "int8", "--calibration-method", "mse", "--calibration-images", str(count)]
-    command = [sys.executable, ROOT / "build_engine.py", graph, *options, "--calibration-data", photos]
-    return run([*command, "--backend", "none", "-o", output])
+    command = [sys.executable, str(ROOT / "build_engine.py"), str(graph), *options]
+    return run([*command, "--calibration-data", photos, "--backend", "none", "-o", output])
 
 
 def _peer(graph: Path, photos: Path, count: int, method: str, output: Path) -> Cost:
-    options = ["--count", str(count), "--method", method, "-o", output]
-    return run([sys.executable, PEERS / "calibrate_by_hand.py", graph, photos, *options])
+    options = ["--count", str(count), "--method", method]
+    return run([sys.executable, PEERS / "calibrate_by_hand.py", graph, photos, "-o", output, *options])
 
 
 def _available_mb() -> float:

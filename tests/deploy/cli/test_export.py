@@ -96,8 +96,14 @@ def test_the_list(cli: Cli, empty: Path):
         ([*SMALL, "--batch", "many"], "cannot read the batch size (got many;"),
         ([*SMALL, "--batch", "-1"], "cannot read the batch size (got -1;"),
         ([*SMALL, "--option", "width_mult"], "cannot read a model option (got width_mult; expected KEY=VALUE"),
-        ([*SMALL, "--option", "depth=2"], "mobilenet_v3_small has no option 'depth' (expected width_mult (default 1.0)"),
-        ([*SMALL, "--option", "width_mult=wide"], "option 'width_mult' is of another type (got 'wide'; expected float)"),
+        (
+            [*SMALL, "--option", "depth=2"],
+            "mobilenet_v3_small has no option 'depth' (expected width_mult (default 1.0)",
+        ),
+        (
+            [*SMALL, "--option", "width_mult=wide"],
+            "option 'width_mult' is of another type (got 'wide'; expected float)",
+        ),
         ([*SMALL, "--option", "width_mult=nan"], "option 'width_mult' is of another type (got 'nan'; expected float)"),
         ([*SMALL, "--option", "width_mult=0"], "MobileNetV3 cannot be built so (got width_mult=0"),
         ([*SMALL, "--image-size", "0"], "an image has pixels (got 0; expected --image-size of 1 or more)"),
@@ -174,7 +180,9 @@ def test_weights_that_are_not_numbers(cli: Cli, empty: Path):
 
 def test_official_weights_out_of_reach(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(empty / "hub"))
-    monkeypatch.setattr("models.download.urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+    monkeypatch.setattr(
+        "models.download.urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("cut"))
+    )
     error = cli.refused(3, "export", "--model", "mobilenet_v3_small", "--weights", "pretrained")
     assert "mobilenet_v3_small-047dcff4.pth cannot be reached (got cut)" in error
     assert "or give --weights FILE or --weights random" in error

@@ -106,11 +106,14 @@ def test_the_readable_images_are_answered_when_one_is_not(cli: Cli, here: Path):
         (["--engine", "net.onnx", PHOTO, "--labels", "nope"], "cannot read the labels in nope (got no such file"),
         (["--engine", "nope.onnx", PHOTO], "no such file: nope.onnx (expected an .onnx or .plan file)"),
         (["--engine", "folder", PHOTO], "folder is a folder (expected an .onnx or .plan file)"),
-        (["--engine", "two.txt", PHOTO], "two.txt is neither a graph nor an engine (got .txt; expected .onnx or .plan)"),
+        (
+            ["--engine", "two.txt", PHOTO],
+            "two.txt is neither a graph nor an engine (got .txt; expected .onnx or .plan)",
+        ),
         (["--engine", "empty.onnx", PHOTO], "empty.onnx is empty (expected an ONNX graph)"),
         (["--engine", "text.onnx", PHOTO], "ONNX Runtime cannot load text.onnx (got "),
         (["--engine", "cut.onnx", PHOTO], "ONNX Runtime cannot load cut.onnx (got "),
-        (["--engine", "text.plan", PHOTO], "text.plan is not a TensorRT plan (got 5 bytes that start with b'hello'"),
+        (["--engine", "text.plan", PHOTO], "text.plan is not a TensorRT plan (got 5 bytes that start with b'hell'"),
     ],
 )
 def test_what_is_refused(cli: Cli, here: Path, argv: list[str], error: str):
@@ -144,7 +147,9 @@ def test_a_damaged_manifest_is_said(cli: Cli, here: Path):
     model.metadata_props[0].value = '{"schema": 99}'
     onnx.save(model, "later.onnx")
     error = cli.refused(2, "infer", "--engine", "later.onnx", PHOTO)
-    assert error.startswith("the manifest of later.onnx has another schema (got 99; expected 1). Export the model again")
+    assert error.startswith(
+        "the manifest of later.onnx has another schema (got 99; expected 1). Export the model again"
+    )
 
 
 def test_nothing_is_written(cli: Cli, here: Path):

@@ -61,13 +61,12 @@ def fp16(model: onnx.ModelProto) -> bool:
 
 
 def swap_scales(model: onnx.ModelProto) -> None:
-    """The activation scales of the first two quantized tensors change places."""
-    used = [node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    first, second = (weight(model, name) for name in (used[0], used[-1]))
-    one, two = numpy_helper.to_array(first), numpy_helper.to_array(second)
-    assert abs(np.log2(one / two)) > 1, "scales that are alike would not show"
-    replace(first, two)
-    replace(second, one)
+    """The smallest and the largest activation scale change places."""
+    used = {node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    tensors = sorted((weight(model, name) for name in used), key=lambda t: float(numpy_helper.to_array(t)))
+    small, large = (numpy_helper.to_array(tensor) for tensor in (tensors[0], tensors[-1]))
+    replace(tensors[0], large)
+    replace(tensors[-1], small)
 
 
 def swap_channels(model: onnx.ModelProto) -> None:
@@ -141,16 +140,23 @@ def test_another_preprocessing_is_refused(cli: Cli, here: Path):
         (["net.onnx", "mobilenet_v4"], "there is no model named 'mobilenet_v4'. Did you mean"),
         (["net.onnx"], "the following arguments are required: OTHER. See verify.py --help."),
         (["net.onnx", "net.onnx", "--tolerance", "0"], "a tolerance is a relative error (got 0.0; expected more than"),
-        (["net.onnx", "net.onnx", "--tolerance", "nan"], "a tolerance is a relative error (got nan; expected more than"),
-        (["net.onnx", "net.onnx", "--data", "nope"], "cannot calibrate with nope"),
+        (
+            ["net.onnx", "net.onnx", "--tolerance", "nan"],
+            "a tolerance is a relative error (got nan; expected more than",
+        ),
+        (
+            ["net.onnx", "net.onnx", "--data", "nope"],
+            "nope (got nothing at that path; expected a folder of images or an .npz",
+        ),
         (["net.onnx", "net.onnx", "--data", "photos", "--images", "0"], "(got 0; expected 1 or more)"),
     ],
 )
 def test_what_is_refused(cli: Cli, here: Path, argv: list[str], error: str):
-    wanted = error.replace("cannot calibrate with nope", "nope (got nothing at that path; expected a folder of images")
-    assert wanted in cli.refused(2, "verify", *argv)
+    assert error in cli.refused(2, "verify", *argv)
 
 
 def test_a_reference_that_is_not_finite(cli: Cli, here: Path):
-    broken = damaged("net.onnx", lambda m: replace(weight(m, "features.0.0.weight"), np.full((8, 3, 3, 3), np.nan, "f")))
+    broken = damaged(
+        "net.onnx", lambda m: replace(weight(m, "features.0.0.weight"), np.full((8, 3, 3, 3), np.nan, "f"))
+    )
     assert "the reference itself gives NaN or infinity" in cli.refused(2, "verify", broken, "net.onnx")

@@ -6,22 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import torchvision_operators  # noqa: F401 - before torchvision
+from torchvision.datasets import ImageFolder
 
 from deploy.data import LabelledImages
 from deploy.errors import InputError
 from deploy.images.decode import decode
 from deploy.images.preprocess import preprocess
 from deploy.specs import Preprocessing
-
-try:
-    from torchvision.datasets import ImageFolder
-except RuntimeError:
-    # A torchvision built without its compiled operators lacks only these declarations.
-    OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        OPERATORS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from torchvision.datasets import ImageFolder
 
 HOW = Preprocessing(16, (16, 16))
 

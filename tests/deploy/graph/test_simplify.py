@@ -130,3 +130,14 @@ def test_a_graph_that_onnxsim_refuses(mini):
     mini.graph[0].replace_input_with(0, ir.Value(name="nowhere"))
     with pytest.raises(CheckFailed, match=r"onnxsim cannot read the graph \(got .*nowhere"):
         simplify(mini)
+
+
+def test_a_simplifier_that_raises_the_ir_version_is_overruled(mini, monkeypatch):
+    """Newer versions do not load in JetPack's parsers."""
+
+    def newer(proto):
+        proto.ir_version = 12
+        return proto, True
+
+    monkeypatch.setattr(onnxsim, "simplify", newer)
+    assert simplify(mini).ir_version == 10

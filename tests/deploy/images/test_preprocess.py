@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+import torchvision_operators  # noqa: F401 - before torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision import transforms
 
 from deploy.errors import InputError
 from deploy.images.preprocess import crop_uint8, normalize, preprocess
 from deploy.specs import Preprocessing
-
-try:
-    from torchvision import transforms
-except RuntimeError:
-    # A torchvision built without its compiled operators lacks only these declarations.
-    OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        OPERATORS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from torchvision import transforms
 
 FILTERS = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
 

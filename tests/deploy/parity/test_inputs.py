@@ -67,5 +67,7 @@ def test_every_input_is_fed():
 @pytest.mark.parametrize("how", [HOW, None])
 def test_a_size_that_is_not_known_cannot_be_made_up(how):
     spec = TensorSpec("input", "float32", ("batch", 3, "height", 32))
-    with pytest.raises(InputError, match=r"unknown size for input float32\[batch, 3, height, 32\]. Give real ones with --data"):
+    with pytest.raises(
+        InputError, match=r"unknown size for input float32\[batch, 3, height, 32\]. Give real ones with --data"
+    ):
         batches([spec], how, (1,))

@@ -1,0 +1,131 @@
+"""The verbs that only look: eval and inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from commands import NETWORK, Cli, write_images
+
+CLASSES = "abcdefghij"
+
+
+@pytest.fixture
+def classes(here: Path) -> Path:
+    """``classes/<a…j>/*.png``, two images each."""
+    for seed, name in enumerate(CLASSES):
+        write_images(here / "classes" / name, 2, seed=seed)
+    return here / "classes"
+
+
+def test_accuracy_is_counted_right(cli: Cli, classes: Path):
+    """Against the predictions of infer, which another test holds to ONNX Runtime's."""
+    answers = cli.done("infer", "--engine", "net.onnx", "classes", "--top-k", 10, "--json").document["images"]
+    ranks = []
+    for answer in answers:
+        order = [prediction["index"] for prediction in answer["predictions"]]
+        ranks.append(order.index(CLASSES.index(Path(answer["image"]).parent.name)))
+    (result,) = cli.done("eval", "net.onnx", "--data", "classes", "--json").document
+    assert result["images"] == 20
+    assert result["top1"] == sum(rank == 0 for rank in ranks) / 20
+    assert result["top5"] == sum(rank < 5 for rank in ranks) / 20
+    assert 0 < result["top5"] < 1
+    assert result["interval"][0] <= result["top1"] <= result["interval"][1]
+
+
+def test_several_artefacts_and_a_model_by_name(cli: Cli, classes: Path):
+    cli.done("build", "net.onnx", "--precision", "fp16", "--backend", "none")
+    results = cli.done(
+        "eval", "net.onnx", "net.fp16.onnx", "mobilenet_v3_small", *NETWORK, "--data", "classes", "--json"
+    )
+    fp32, fp16, torch = results.document
+    assert [fp32["precision"], fp16["precision"]] == ["fp32", "fp16"]
+    assert torch["top5"] == fp32["top5"]
+    assert results.err.count("RANDOM") == 3
+    table = cli.done("eval", "net.onnx", "--data", "classes").out
+    assert "top-1 %" in table
+
+
+def test_fewer_folders_than_classes_are_fine_and_more_are_not(cli: Cli, classes: Path):
+    for image in (classes / "j").iterdir():
+        image.unlink()
+    (classes / "j").rmdir()
+    assert cli.done("eval", "net.onnx", "--data", "classes", "--json").document[0]["images"] == 18
+    write_images(classes / "k", 1)
+    write_images(classes / "l", 1)
+    error = cli.refused(2, "eval", "net.onnx", "--data", "classes")
+    assert error == "classes has more classes than net.onnx (got 11; expected 10)"
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (
+            ["net.onnx", "--data", "photos"],
+            "no labelled images in photos (got 0 folders and no image in them; expected",
+        ),
+        (["net.onnx", "--data", "nope"], "no labelled images in nope (got nothing at that path; expected one folder"),
+        (["net.onnx", "--data", "net.onnx"], "no labelled images in net.onnx (got a file; expected one folder per"),
+        (["net.onnx", "--data", "classes", "--batch-size", "0"], "the batch size is a number of images (got 0;"),
+        (["nope", "--data", "classes"], "there is no model named 'nope'"),
+        (["net.onnx"], "the following arguments are required: --data. See eval.py --help."),
+    ],
+)
+def test_what_eval_refuses(cli: Cli, classes: Path, argv: list[str], error: str):
+    assert error in cli.refused(2, "eval", *argv)
+
+
+def test_inspect_a_graph(cli: Cli, here: Path):
+    cli.done("build", "net.onnx", "--precision", "int8", "--calibration-data", "photos")
+    document = cli.done("inspect", "net.int8.onnx", "--json").document
+    model = onnx.load("net.int8.onnx")
+    assert document["graph"]["nodes"] == len(model.graph.node)
+    assert document["graph"]["operators"]["QuantizeLinear"] == sum(
+        node.op_type == "QuantizeLinear" for node in model.graph.node
+    )
+    assert document["graph"]["precisions"].keys() >= {"int8", "fp16"}
+    assert document["manifest"]["precision"] == "int8"
+    plain = cli.done("inspect", "net.int8.onnx", "--layers").out
+    assert "features.0.0/Conv" in plain
+    assert "RANDOM" not in plain
+    plan = cli.done("inspect", "net.int8.rtx.plan", "--json").document
+    assert plan["kind"].startswith("TensorRT-RTX ")
+    assert plan["manifest"]["engine"]["onnx_file"] == "net.int8.onnx"
+    assert "built on" in cli.done("inspect", "net.int8.rtx.plan").out
+    Path("net.int8.rtx.plan.json").unlink()
+    assert cli.done("inspect", "net.int8.rtx.plan", "--json").document["manifest"] is None
+
+
+def test_inspect_a_model(cli: Cli, here: Path):
+    assert cli.done("inspect", "mobilenet_v3_large", "--json").document["parameters"] == 5_483_032
+    assert "mobilenet_v3_large" in cli.done("inspect", "mobilenet_v3_large").out
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("nope.onnx", "no ONNX file at nope.onnx."),
+        ("nope.plan", "cannot read the plan nope.plan (got no such file or directory)"),
+        ("text.plan", "text.plan is not a TensorRT plan (got 5 bytes that start with b'hell'"),
+        ("photos", "photos cannot be inspected (expected an .onnx or .plan file, or a model's name)"),
+        ("mobilenet_v3_tiny", "there is no model named 'mobilenet_v3_tiny'. Did you mean"),
+    ],
+)
+def test_what_inspect_refuses(cli: Cli, here: Path, what: str, error: str):
+    Path("text.plan").write_text("hello")
+    assert error in cli.refused(2, "inspect", what)
+
+
+def test_a_plan_cannot_run_without_a_gpu_and_says_what_can(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch):
+    cli.done("build", "net.onnx", "--precision", "fp16", "--backend", "tensorrt_rtx")
+    monkeypatch.setattr("deploy.hardware.devices", list)
+    for verb, *argv in (
+        ("infer", "--engine", "net.fp16.rtx.plan", "photos"),
+        ("verify", "net.onnx", "net.fp16.rtx.plan"),
+    ):
+        error = cli.refused(3, verb, *argv)
+        assert error.startswith(
+            "net.fp16.rtx.plan cannot run on this machine (got no NVIDIA GPU; expected TensorRT-RTX"
+        )
+        assert error.endswith("Run its graph here: python infer.py --engine net.fp16.onnx IMAGE.")
