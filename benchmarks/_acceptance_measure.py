@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ def _open(args: argparse.Namespace) -> tuple[Runner, Preprocessing | None]:
 
 
 def _open_pytorch(model: str, image_size: int | None) -> tuple[Runner, Preprocessing | None]:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do: see deploy.cli.main.entry
     try:
         import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -52,6 +53,8 @@ class _Parser(argparse.ArgumentParser):
 
 def entry(verb: str | None = None) -> NoReturn:
     """Run the command line and exit; ``verb`` is set by the root scripts (``export.py`` is ``export``)."""
+    # Set before PyTorch loads OpenMP: its threads spin where they wait, and on a busy machine that is most of the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main(sys.argv[1:], verb))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,6 +75,26 @@ class ImageSource:
     def describe(self) -> str:
         whole = "" if len(self) == self._found else f" of {self._found}"
         return f"{len(self)}{whole} images from {', '.join(map(str, self._roots))}"
+
+
+class First:
+    """The first ``limit`` images of other data, rounded up to whole batches."""
+
+    def __init__(self, data: CalibrationData, limit: int) -> None:
+        self._data, self._limit = data, limit
+
+    def __len__(self) -> int:
+        return min(len(self._data), self._limit)
+
+    def digest(self) -> str:
+        return self._data.digest()
+
+    def batches(self, batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        return islice(self._data.batches(batch_size), -(-self._limit // batch_size))
+
+    def describe(self) -> str:
+        whole = len(self) == len(self._data)
+        return self._data.describe() if whole else f"the first {len(self)} of {self._data.describe()}"
 
 
 def open_calibration_data(

@@ -119,7 +119,9 @@ def build_engine(
     started = time.monotonic()
     try:
         with _building, recording(flavour.module, lines):
-            plan, batch, settings = _build(onnx, flavour, batch, options, Watch(progress), lines)
+            watch = Watch(progress)
+            # Parsing too: TensorRT's log comes back into Python, and swallows a Ctrl-C that is raised there.
+            plan, batch, settings = watch.run(lambda: _build(onnx, flavour, batch, options, watch, lines))
     finally:
         if log is not None:
             log.extend(lines)
@@ -141,7 +143,7 @@ def _build(
     if options.timing_cache is not None:
         load_timing_cache(config, options.timing_cache, lines)
     config.progress_monitor = make_monitor(trt, watch)
-    plan = watch.run(lambda: _compile(builder, network, config))
+    plan = _compile(builder, network, config)
     if plan is None:
         raise _build_failure(flavour, failures(lines))
     if options.timing_cache is not None:
@@ -164,7 +166,7 @@ def _open_builder(flavour: Flavour, lines: list[LogLine]) -> Builder:
 def _configure(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -> None:
     # Detailed names cost nothing at run time and let the inspector say which Q/DQ nodes fused.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # TensorRT allows TF32 by default, which rounds FP32 convolutions to 11 bits: errors of 1e-3 where FP32 was asked for.
+    # TensorRT allows TF32 by default, which rounds FP32 convolutions to 11 bits: errors of 1e-3.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))

@@ -50,6 +50,9 @@ class Watch:
             if not done.cancel():
                 wait([done])
             raise
+        except Exception:
+            if self._error is None:  # else this is only how the builder took the stop
+                raise
         if self._error is not None:
             raise self._error
         return result

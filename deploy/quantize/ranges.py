@@ -45,10 +45,8 @@ def by_entropy(histogram: Histogram) -> float:
 
 def by_mse(histogram: Histogram) -> float:
     """The clipping with the smallest expected squared error of quantizing a value."""
-    centres = (np.arange(len(histogram.counts)) + 0.5) * histogram.width
-    edges = _candidate_edges(histogram)
-    errors = [_squared_error(centres, histogram.counts, _amax_at(histogram, int(edge))) for edge in edges]
-    return _amax_at(histogram, int(edges[int(np.argmin(errors))]))
+    candidates = [_amax_at(histogram, int(edge)) for edge in _candidate_edges(histogram)]
+    return min(candidates, key=lambda amax: squared_error(histogram, amax))
 
 
 METHODS: dict[str, Callable[[Histogram], float]] = {
@@ -92,7 +90,9 @@ def _kl(reference: Array, other: Array) -> float:
     return float(np.sum(p[seen] * np.log(p[seen] / q[seen])))
 
 
-def _squared_error(values: Array, counts: Array, amax: float) -> float:
+def squared_error(histogram: Histogram, amax: float) -> float:
+    """The summed squared error of quantizing what was seen to INT8 over ``[-amax, amax]``."""
+    values = (np.arange(len(histogram.counts)) + 0.5) * histogram.width
     scale = amax / INT8_MAX
     rounded = np.minimum(np.rint(values / scale), INT8_MAX) * scale if scale else np.zeros_like(values)
-    return float(np.sum(counts * (values - rounded) ** 2))
+    return float(np.sum(histogram.counts * (values - rounded) ** 2))

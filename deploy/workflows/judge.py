@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 
-from deploy.data import CalibrationData
+import onnx_ir as ir
+
+from deploy.data import CalibrationData, First
 from deploy.errors import CheckFailed
 from deploy.graph import files
 from deploy.graph.twin import twin
@@ -16,10 +17,10 @@ from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.runtime.base import Array, Runner
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.specs import Precision
+from deploy.workflows.local import local_failures
 from deploy.workflows.source import Source
 
-# 128 images where data is given.
-BATCH, BATCHES = 8, 16
+BATCH, MOST_IMAGES = 8, 128
 
 
 class Judge:
@@ -33,9 +34,10 @@ class Judge:
     def __init__(
         self, source: Source, precision: Precision, data: CalibrationData | None, warn: Callable[[str], None]
     ) -> None:
-        self._source, self._precision, self._data, self._warn = source, precision, data, warn
+        self._source, self._precision, self._warn = source, precision, warn
+        self._data = First(data, MOST_IMAGES) if data else None
         self.reference = "the FP32 graph" if source.precision is Precision.FP32 else "its ONNX graph"
-        self.inputs = _describe(data)
+        self.inputs = self._data.describe() if self._data else "synthetic images"
         self.able = data is not None or precision is not Precision.INT8
 
     def compare(self, runner: Runner, what: str) -> Comparison:
@@ -51,8 +53,20 @@ class Judge:
             self._refuse(what, "; ".join(f"{name}: {', '.join(why)}" for name, why in failures.items() if why))
         return min(outputs.values(), key=lambda comparison: comparison.sqnr_db)
 
+    def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
+        """The twin's comparison, after its weights and scales were looked at one by one.
+
+        Raises:
+            CheckFailed: as :meth:`compare`, or a weight or scale is not what it should be.
+        """
+        if reasons := local_failures(self._source.graph, precise, self._data):
+            self._refuse(what, "; ".join(reasons))
+        with OnnxRunner(files.to_bytes(twin(precise)), device="cpu") as runner:
+            return self.compare(runner, what)
+
     def _refuse(self, what: str, reasons: str) -> None:
-        if self._source.manifest.weights.source == "random":
+        # INT8 on random weights says little; anything worse than INT8 is wrong with any weights.
+        if self._source.manifest.weights.source == "random" and self._precision is Precision.INT8:
             self._warn(f"{what} is far from {self.reference}, as random weights can be: not judged ({reasons})")
             return
         images = "Try another --calibration-method or more images."
@@ -64,12 +78,6 @@ class Judge:
 
     def _batches(self) -> Iterable[Mapping[str, Array]]:
         if self._data is not None:
-            return islice(self._data.batches(BATCH), BATCHES)
+            return self._data.batches(BATCH)
         manifest = self._source.manifest
         return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH])
-
-
-def _describe(data: CalibrationData | None) -> str:
-    if data is None:
-        return "synthetic images"
-    return data.describe() if len(data) <= BATCH * BATCHES else f"the first {BATCH * BATCHES} of {data.describe()}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData
+from deploy.data import CalibrationData, First
 from deploy.errors import InputError
 from deploy.graph.files import graph_digest
 from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
@@ -151,30 +151,8 @@ def _kept_fp32(graph: ir.Model, data: CalibrationData | None, note: Note) -> dic
     kept = weights_outside_fp16(graph)
     if data is not None:
         observers = {name: MaxObserver() for name in audited_tensors(graph)}
-        observe(graph, observers, _First(data, AUDIT_IMAGES), _BATCH)
+        observe(graph, observers, First(data, AUDIT_IMAGES), _BATCH)
         kept |= range_audit(graph, {name: observer.amax for name, observer in observers.items()})
     for node, reason in kept.items():
         note(f"{node} stays FP32: {reason}")
     return kept
-
-
-class _First:
-    """The first images of a data set, as a data set."""
-
-    def __init__(self, data: CalibrationData, limit: int) -> None:
-        self._data, self._limit = data, limit
-
-    def __len__(self) -> int:
-        return min(len(self._data), self._limit)
-
-    def digest(self) -> str:
-        return self._data.digest()
-
-    def describe(self) -> str:
-        return f"the first {len(self)} of {self._data.describe()}"
-
-    def batches(self, batch_size: int) -> Any:
-        for index, feeds in enumerate(self._data.batches(batch_size)):
-            if index * batch_size >= self._limit:
-                return
-            yield feeds

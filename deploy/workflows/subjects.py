@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from deploy.errors import InputError
+from deploy.graph.files import load
+from deploy.graph.twin import precision_of
 from deploy.images.default import default_preprocessing
 from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
@@ -22,6 +26,7 @@ class Subject:
     runner: Runner
     precision: Precision
     preprocessing: Preprocessing | None
+    graph: ir.Model | None = None
 
 
 def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable[[str], None]) -> Subject:
@@ -55,11 +60,12 @@ def _from_name(what: str, network: NetworkOptions) -> Subject:
 
 def _from_file(path: Path, device: str, image_size: int | None, warn: Callable[[str], None]) -> Subject:
     runner = open_runner(path, device=device)
+    graph = load(path) if path.suffix == ".onnx" else None
     if runner.manifest is not None:
-        return Subject(str(path), runner, runner.manifest.precision, runner.manifest.preprocessing)
+        return Subject(str(path), runner, runner.manifest.precision, runner.manifest.preprocessing, graph)
     try:
         preprocessing = default_preprocessing(runner.inputs, image_size)
         warn(f"{path} has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
     except InputError:
         preprocessing = None
-    return Subject(str(path), runner, Precision.FP32, preprocessing)
+    return Subject(str(path), runner, precision_of(graph) if graph else Precision.FP32, preprocessing, graph)

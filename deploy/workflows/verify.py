@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.runtime.base import Array
 from deploy.runtime.rows import fixed_batch
 from deploy.specs import NetworkOptions, Precision
+from deploy.workflows.local import local_failures
 from deploy.workflows.subjects import Subject, open_subject
 
 SYNTHETIC_BATCHES = (1, 7, 8)
@@ -41,7 +42,7 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One artefact's result. ``failures`` are empty where every output keeps the limits of its precision."""
+    """One artefact's result. ``failures`` are empty where outputs, weights and scales keep the limits."""
 
     name: str
     precision: Precision
@@ -92,8 +93,9 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         outputs = compare_runners(
             reference.runner, [other.runner for other in others], _batches(data, reference, progress)
         )
+        local = [local_failures(reference.graph, other.graph, data) if other.graph else [] for other in others]
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
-    verdicts = tuple(_verdict(other, compared, request) for other, compared in zip(others, outputs))
+    verdicts = tuple(_verdict(*results, request) for results in zip(others, outputs, local))
     return VerifyReport(reference.name, reference.runner.execution, described, verdicts)
 
 
@@ -146,7 +148,9 @@ def _batches(data: CalibrationData | None, reference: Subject, progress: Progres
         progress(done, len(data))
 
 
-def _verdict(subject: Subject, outputs: Mapping[str, Comparison], request: VerifyRequest) -> Verdict:
+def _verdict(
+    subject: Subject, outputs: Mapping[str, Comparison], local: Sequence[str], request: VerifyRequest
+) -> Verdict:
     limits = DEFAULT_LIMITS[subject.precision].tightened(request.tolerance)
     failures = [f"{name}: {reason}" for name, comparison in outputs.items() for reason in limits.failures(comparison)]
-    return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, tuple(failures))
+    return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, (*failures, *local))

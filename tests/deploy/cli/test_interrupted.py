@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from commands import REPOSITORY, SMALL, Cli, environment, snapshot
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SAID = "error: interrupted; no file was left half-written\n"
 ARRAYS = ("--calibration-data", "arrays.npz")
 
 
@@ -49,8 +51,8 @@ def deep(here: Path) -> str:
     return "deep.onnx"
 
 
-def interrupted(how: signal.Signals, after: str, name: str, *argv: object) -> tuple[int, str]:
-    """Start a script, send ``how`` when it has said ``after``; its exit code and the rest it says."""
+def interrupted(how: signal.Signals, after: str, name: str, *argv: object, seconds: float = 0) -> tuple[int, str]:
+    """Start a script, send ``how`` some seconds after it has said ``after``; its exit code and the rest it says."""
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / f"{name}.py"), *map(str, argv)],
         stdout=subprocess.DEVNULL,
@@ -62,6 +64,7 @@ def interrupted(how: signal.Signals, after: str, name: str, *argv: object) -> tu
     with process.stderr:
         for line in process.stderr:
             if line.startswith(after):
+                time.sleep(seconds)
                 process.send_signal(how)
                 break
         rest = process.stderr.read()
@@ -86,11 +89,13 @@ def test_during_calibration(here: Path, arrays: Path, how: signal.Signals):
     assert snapshot(here) == before
 
 
-@pytest.mark.parametrize("how", SIGNALS)
-def test_during_the_build(here: Path, deep: str, how: signal.Signals):
+@pytest.mark.parametrize(("how", "seconds"), [(signal.SIGINT, 0.03), (signal.SIGTERM, 0), (signal.SIGINT, 0.3)])
+def test_during_the_build(here: Path, deep: str, how: signal.Signals, seconds: float):
+    """In the parser, too, whose log comes back into Python."""
     before = snapshot(here)
-    code, rest = interrupted(how, "building", "build_engine", deep, "--precision", "fp16")
-    assert (code, rest) == (130, "error: interrupted; no file was left half-written\n")
+    argv = (deep, "--precision", "fp16", "--backend", "tensorrt_rtx")
+    code, rest = interrupted(how, "building", "build_engine", *argv, seconds=seconds)
+    assert (code, rest.splitlines()[-1:]) == (130, [SAID.strip()])
     assert snapshot(here) == before
 
 
