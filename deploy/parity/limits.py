@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from deploy.parity.compare import SMALLEST_SPREAD, Comparison
 from deploy.specs import Precision
 
+NOT_FINITE = "NaN or infinity in the output"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -23,7 +25,7 @@ class Limits:
     def failures(self, comparison: Comparison) -> list[str]:
         """Why ``comparison`` misses these limits, in words; empty means it keeps them."""
         if not comparison.finite:
-            return ["NaN or infinity in the output"]
+            return [NOT_FINITE]
         reasons = []
         if comparison.samples > 1 and comparison.spread < SMALLEST_SPREAD:
             reasons.append(f"the reference answers every input alike (spread {comparison.spread:.1e}): proves nothing")

@@ -15,6 +15,7 @@ from deploy.manifest import METADATA_KEY, Manifest
 from deploy.runtime.base import Array, Runner
 from deploy.specs import TensorSpec
 
+_CUDA = "CUDAExecutionProvider"
 # ONNX Runtime's names of tensor types → numpy's.
 _DTYPES = {
     "float": "float32",
@@ -49,8 +50,11 @@ class OnnxRunner(Runner):
             MachineError: CUDA asked for and not there.
         """
         self._session: ort.InferenceSession | None = _open(model, _providers(device), threads)
-        provider = self._session.get_providers()[0]
-        self.device = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
+        # A CUDA provider that cannot load its libraries drops out without an error.
+        self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        if device == "cuda" and self.device == "cpu":
+            fix = "Install the CUDA and cuDNN that this onnxruntime-gpu wants; python -m deploy doctor tells more."
+            raise MachineError("ONNX Runtime's CUDA provider does not start here", got="the CPU only", fix=fix)
         self.execution = f"executed on {self.device.upper()} (ONNX Runtime {ort.__version__})"
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -75,19 +79,23 @@ class OnnxRunner(Runner):
         return self._session
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     there = ort.get_available_providers()
-    if device == "cuda" and "CUDAExecutionProvider" not in there:
+    if device == "cuda" and _CUDA not in there:
         raise MachineError(
             "ONNX Runtime has no CUDA here",
             got=", ".join(there),
             fix="pip uninstall onnxruntime && pip install onnxruntime-gpu",
         )
-    cuda = ["CUDAExecutionProvider"] if device != "cpu" and "CUDAExecutionProvider" in there else []
-    return [*cuda, "CPUExecutionProvider"]
+    if device == "cpu" or _CUDA not in there:
+        return ["CPUExecutionProvider"]
+    # TF32, on by default, rounds FP32 convolutions to 11 bits.
+    return [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
 
 
-def _open(model: Path | bytes, providers: list[str], threads: int | None) -> ort.InferenceSession:
+def _open(
+    model: Path | bytes, providers: Sequence[str | tuple[str, dict[str, str]]], threads: int | None
+) -> ort.InferenceSession:
     if isinstance(model, Path) and not model.is_file():
         raise InputError(f"no ONNX file at {model}", fix="Export one: python export.py --model NAME.")
     options = ort.SessionOptions()

@@ -14,7 +14,7 @@ from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
 from deploy.engine.timing import check_timing_cache
-from deploy.errors import InputError
+from deploy.errors import InputError, MachineError
 from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import METADATA_KEY, Manifest
@@ -175,14 +175,21 @@ class _Job:
 
     def _judge_plan(self, plan: Path, built: BuiltEngine) -> None:
         """Run the engine where it lies before it takes its place."""
-        compiled = f"{self._plan.name}: parsed and compiled by {built.flavour} {built.version}"
+        compiled = f"{self._plan.name}: parsed and compiled by {self._flavour}"
         if not devices() or not self._judge.able:
             reason = "no --calibration-data to compare on" if devices() else "no GPU here"
             self._evidence.append(f"{compiled}, not executed: {reason}")
             return
         from deploy.runtime.trt import open_plan
 
-        with self._timed("run"), open_plan(plan) as runner:
+        try:
+            opened = open_plan(plan)
+        except MachineError as error:
+            # The plan may be for another GPU than this one: TensorRT-RTX builds for all that it supports.
+            self._evidence.append(f"{compiled}, not executed: {error.headline}")
+            self._report.warn(f"the engine does not run here: {error.headline}")
+            return
+        with self._timed("run"), opened as runner:
             self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
             self._evidence += [compiled, f"{self._plan.name}: {runner.execution}, on {self._judge.inputs}"]
 

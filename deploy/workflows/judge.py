@@ -13,7 +13,7 @@ from deploy.graph.twin import twin
 from deploy.parity.compare import Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
-from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.parity.limits import DEFAULT_LIMITS, NOT_FINITE
 from deploy.runtime.base import Array, Runner
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.specs import Precision
@@ -65,8 +65,8 @@ class Judge:
             return self.compare(runner, what)
 
     def _refuse(self, what: str, reasons: str) -> None:
-        # INT8 on random weights says little; anything worse than INT8 is wrong with any weights.
-        if self._source.manifest.weights.source == "random" and self._precision is Precision.INT8:
+        # Random layers amplify every rounding, so that distances say little; infinity is wrong with any weights.
+        if self._source.manifest.weights.source == "random" and NOT_FINITE not in reasons:
             self._warn(f"{what} is far from {self.reference}, as random weights can be: not judged ({reasons})")
             return
         images = "Try another --calibration-method or more images."

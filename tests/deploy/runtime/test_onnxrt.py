@@ -216,3 +216,26 @@ def test_int8_arithmetic_is_exact():
     with OnnxRunner(model.SerializeToString(), device="cpu") as opened:
         got = opened.infer({"input": np.full((2, depth), 127, np.float32)})["logits"]
     np.testing.assert_array_equal(got, np.full((2, 8), 127 * 127 * depth, np.float32))
+
+
+def test_cuda_that_is_listed_but_does_not_start_is_said(exported, monkeypatch):
+    """ONNX Runtime drops such a provider in silence; here it offers CUDA and has none."""
+    from deploy.runtime import onnxrt
+
+    monkeypatch.setattr(
+        onnxrt.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    real = onnxrt.ort.InferenceSession
+    given = []
+
+    def session(source, options, providers, **rest):
+        given.extend(providers)
+        return real(source, options, providers=["CPUExecutionProvider"], **rest)
+
+    monkeypatch.setattr(onnxrt.ort, "InferenceSession", session)
+    with pytest.raises(MachineError, match="CUDA provider does not start here"):
+        OnnxRunner(to_bytes(exported), device="cuda")
+    assert given == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    with OnnxRunner(to_bytes(exported)) as runner:
+        assert runner.device == "cpu"
+        assert runner.execution.startswith("executed on CPU")
