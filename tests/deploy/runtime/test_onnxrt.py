@@ -234,8 +234,8 @@ def test_cuda_that_is_listed_but_does_not_start_is_said(exported, monkeypatch):
 
     monkeypatch.setattr(onnxrt.ort, "InferenceSession", session)
     with pytest.raises(MachineError, match="CUDA provider does not start here"):
-        OnnxRunner(to_bytes(exported), device="cuda")
+        OnnxRunner(files.to_bytes(exported), device="cuda")
     assert given == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
-    with OnnxRunner(to_bytes(exported)) as runner:
+    with OnnxRunner(files.to_bytes(exported)) as runner:
         assert runner.device == "cpu"
         assert runner.execution.startswith("executed on CPU")
