@@ -8,6 +8,7 @@ import onnx
 import pytest
 from commands import Cli, foreign, snapshot, write_images
 
+from deploy.errors import MachineError
 from deploy.hardware import GpuInfo
 from deploy.runtime.onnxrt import OnnxRunner
 
@@ -69,3 +70,16 @@ def test_int8_without_images_is_compiled_and_not_judged(cli: Cli, engine: list[P
     assert engine == []
     assert document["evidence"][-1].endswith("not executed: no --calibration-data to compare on")
     assert set(snapshot(Path())) >= {"net.int8.rtx.plan", "net.int8.rtx.plan.json"}
+
+
+def test_an_engine_that_this_gpu_cannot_run_is_written_and_said(cli: Cli, engine: list[Path], monkeypatch):
+    """TensorRT-RTX builds for GPUs other than the one that is here."""
+
+    def refused(path: Path) -> OnnxRunner:
+        raise MachineError("TensorRT-RTX 1.7 cannot load this plan", got="compute capability 9.0 is not supported")
+
+    monkeypatch.setattr("deploy.runtime.trt.open_plan", refused)
+    done = cli.done(*BUILD, "--json")
+    assert done.document["evidence"][-1].endswith("cannot load this plan (got compute capability 9.0 is not supported)")
+    assert "warning: the engine does not run here: TensorRT-RTX 1.7 cannot load this plan" in done.err
+    assert Path("net.fp16.rtx.plan").is_file()
