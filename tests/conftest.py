@@ -55,7 +55,7 @@ def exported(_exported):
 
 @pytest.fixture(scope="session")
 def _int8(_exported, digit_images, tmp_path_factory):
-    from deploy.data import ArraySource
+    from deploy.data.arrays import ArraySource
     from deploy.graph.fp16 import to_fp16
     from deploy.graph.placement import place
     from deploy.graph.qdq import insert_qdq

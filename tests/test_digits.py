@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli.main import main
-from deploy.data import LabelledImages
+from deploy.data.labelled import LabelledImages
 from deploy.runtime.onnxrt import OnnxRunner
 
 ROOT = Path(__file__).parent.parent

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.data import find_images
+    from deploy.data.files import find_images
     from deploy.images.classify import read_labels
     from deploy.runtime.open import open_runner
 
@@ -79,7 +79,7 @@ class _Job:
 
     def run(self, paths: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
         """Predictions per image, and the seconds from the first byte read to the last prediction."""
-        from deploy.data import image_batches
+        from deploy.data.loading import image_batches
 
         start = time.perf_counter()
         results: dict[Path, list[Prediction]] = {}

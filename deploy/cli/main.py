@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn, Protocol, cast
@@ -83,6 +82,8 @@ def main(argv: Sequence[str], verb: str | None = None) -> int:
 def _fail(console: Console, argv: Sequence[str], error: DeployError, exit_code: int) -> int:
     console.error(error, exit_code)
     if "--debug" in argv:
+        import traceback  # not at the top: it costs every command some milliseconds
+
         traceback.print_exc()
     return exit_code
 

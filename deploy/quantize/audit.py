@@ -10,7 +10,7 @@ import math
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData
+from deploy.data.calibration import CalibrationData
 from deploy.graph.irtools import constant
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.twin import twin

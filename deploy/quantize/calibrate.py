@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData
+from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.irtools import Array
 from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.artifacts import check_writable, plan_manifest_path, replacing
-from deploy.data import CalibrationData, open_calibration_data
+from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log

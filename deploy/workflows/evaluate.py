@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.data import LabelledImages
+from deploy.data.labelled import LabelledImages
 from deploy.errors import CheckFailed, InputError
 from deploy.images.default import default_preprocessing
 from deploy.runtime.base import Array

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData, First
+from deploy.data.calibration import CalibrationData, First
 from deploy.errors import CheckFailed
 from deploy.graph import files
 from deploy.graph.twin import twin

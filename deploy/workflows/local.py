@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData
+from deploy.data.calibration import CalibrationData
 from deploy.graph.twin import precision_of
 from deploy.graph.weights import LEAST_SQNR_DB, weight_sqnr
 from deploy.quantize.audit import MOST_LOSS_DB, scale_losses

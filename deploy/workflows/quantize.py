@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deploy.data import CalibrationData, First
+from deploy.data.calibration import CalibrationData, First
 from deploy.errors import InputError
 from deploy.graph.files import graph_digest
 from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16

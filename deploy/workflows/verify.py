@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.data import CalibrationData, open_calibration_data
+from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.errors import InputError
 from deploy.parity.compare import Comparison
 from deploy.parity.inputs import synthetic_batches

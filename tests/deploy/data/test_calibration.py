@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.data import ArraySource, ImageSource, open_calibration_data
+from deploy.data.arrays import ArraySource
+from deploy.data.calibration import ImageSource, open_calibration_data
 from deploy.errors import InputError
 from deploy.images.decode import decode
 from deploy.images.preprocess import preprocess

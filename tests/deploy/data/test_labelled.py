@@ -9,7 +9,7 @@ import pytest
 import torchvision_operators  # noqa: F401 - before torchvision
 from torchvision.datasets import ImageFolder
 
-from deploy.data import LabelledImages
+from deploy.data.labelled import LabelledImages
 from deploy.errors import InputError
 from deploy.images.decode import decode
 from deploy.images.preprocess import preprocess

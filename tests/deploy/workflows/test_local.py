@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploy.data import ArraySource
+from deploy.data.arrays import ArraySource
 from deploy.graph.fp16 import to_fp16
 from deploy.specs import TensorSpec
 from deploy.workflows.local import local_failures
