@@ -44,10 +44,15 @@ def to_bytes(model: ir.Model) -> bytes:
     return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
+def serialize(model: ir.Model, manifest: Manifest) -> bytes:
+    """The bytes of ``model`` with ``manifest`` in its metadata."""
+    model.metadata_props[METADATA_KEY] = manifest.to_json()
+    return to_bytes(model)
+
+
 def save(path: Path, model: ir.Model, manifest: Manifest) -> bytes:
     """Write ``model`` with its manifest to ``path`` and return the bytes written."""
-    model.metadata_props[METADATA_KEY] = manifest.to_json()
-    data = to_bytes(model)
+    data = serialize(model, manifest)
     write_bytes(path, data)
     return data
 

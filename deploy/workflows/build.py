@@ -17,7 +17,7 @@ from deploy.engine.timing import check_timing_cache
 from deploy.errors import InputError, MachineError
 from deploy.graph import files
 from deploy.hardware import devices
-from deploy.manifest import METADATA_KEY, Manifest
+from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
 from deploy.specs import Precision, ShapeProfile
 from deploy.tools import tool_versions
@@ -213,8 +213,7 @@ class _Job:
     def _serialize(self, made: Quantized, manifest: Manifest) -> bytes:
         if self._as_it_is:
             return self._onnx.read_bytes()
-        made.graph.metadata_props[METADATA_KEY] = manifest.to_json()
-        return files.to_bytes(made.graph)
+        return files.serialize(made.graph, manifest)
 
     def _default_batch(self) -> ShapeProfile:
         axis = self._source.manifest.inputs[0].shape[0]
