@@ -11,7 +11,6 @@ else
 READY  :=
 endif
 BASE_PYTHON ?= python3
-BIN := $(dir $(PYTHON))
 
 .PHONY: help setup demo test lint format clean
 .DELETE_ON_ERROR:
@@ -68,19 +67,20 @@ $(D)/digits.onnx: examples/digits/digits.safetensors $(READY)
 	mkdir -p $(D)
 	$(PYTHON) export.py --model mobilenet_v3_small $(DIGITS) --labels examples/digits/labels.txt -o $@
 
-$(D)/scans/heldout: | $(READY)
+$(D)/.scans: | $(READY)
 	mkdir -p $(D)
 	$(PYTHON) examples/digits/train.py --write-data $(D)/scans
+	touch $@
 
 $(D)/.fp32: $(D)/digits.onnx
 	$(BUILD) --precision fp32
 	touch $@
 
-$(D)/.fp16: $(D)/digits.onnx $(D)/scans/heldout
+$(D)/.fp16: $(D)/digits.onnx $(D)/.scans
 	$(BUILD) --precision fp16 --calibration-data $(D)/scans/calibration
 	touch $@
 
-$(D)/.int8: $(D)/digits.onnx $(D)/scans/heldout
+$(D)/.int8: $(D)/digits.onnx $(D)/.scans
 	$(BUILD) --precision int8 --calibration-data $(D)/scans/calibration
 	touch $@
 

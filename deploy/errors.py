@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each class is one exit code of the command line (docs/commands.md)."""
+"""Errors a user can act on. Each class is one exit code of the command line (README.md)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deploy.artifacts import plan_manifest_path, write_bytes
 from deploy.errors import InputError
@@ -18,6 +18,8 @@ from deploy.specs import Precision, Preprocessing, ShapeProfile, TensorSpec
 
 SCHEMA = 1
 METADATA_KEY = "deploy"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Manifest:
         try:
             fields = json.loads(text)
             schema = fields["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"the manifest of {where} cannot be read", got=repr(error)) from error
         if schema != SCHEMA:
             raise InputError(
@@ -112,9 +114,14 @@ def _from_fields(fields: Mapping[str, Any]) -> Manifest:
     for side in ("inputs", "outputs"):
         known[side] = tuple(TensorSpec.from_dict(tensor) for tensor in fields[side])
     known["weights"] = Weights(**_known(Weights, fields["weights"]))
-    known["parity"] = tuple(fields["parity"])
+    known["parity"] = tuple(_typed(dict, figures) for figures in fields["parity"])
     if fields["labels"] is not None:
-        known["labels"] = tuple(fields["labels"])
+        known["labels"] = tuple(_typed(str, label) for label in fields["labels"])
+    weights = known["weights"]
+    for text in filter(None, (known["model"], known.get("task"), weights.source, weights.name, weights.sha256)):
+        _typed(str, text)
+    if known.get("quantization") is not None:
+        _typed(dict, known["quantization"])
     if fields["preprocessing"] is not None:
         known["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
     if fields["engine"] is not None:
@@ -127,6 +134,12 @@ def _from_fields(fields: Mapping[str, Any]) -> Manifest:
 def _known(kind: type[Manifest | Weights | EngineInfo], values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that this version knows: a later one may have written more."""
     return {name: values[name] for name in kind.__dataclass_fields__ if name in values}
+
+
+def _typed(kind: type[_T], value: object) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.80} is not a {kind.__name__}")
+    return value
 
 
 def read_plan_manifest(plan: Path) -> Manifest | None:

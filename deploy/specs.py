@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Dim = int | str
 
 
+# More than any network takes; a damaged or hostile manifest must not ask for memory without bound.
+LARGEST_SIDE = 1 << 14
+
+
 class Precision(str, Enum):
     """Precision of a graph's arithmetic. Inputs and outputs are FP32 in all of them."""
 
@@ -107,8 +111,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise InputError("unknown interpolation", got=self.interpolation, expected="bilinear or bicubic")
-        if self.resize < 1 or min(self.crop) < 1:
-            raise InputError("resize and crop are in pixels", got=f"{self.resize}, {self.crop}", expected="at least 1")
+        if not all(1 <= side <= LARGEST_SIDE for side in (self.resize, *self.crop)):
+            raise InputError(
+                "resize and crop are in pixels", got=f"{self.resize}, {self.crop}", expected=f"1 to {LARGEST_SIDE}"
+            )
         if not all(s > 0 for s in self.std):
             raise InputError("preprocessing divides by std", got=self.std, expected="three positive numbers")
 

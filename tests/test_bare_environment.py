@@ -124,10 +124,12 @@ def test_inspect_eval_and_doctor(bare: Bare, here: Path, precise: Result):
     assert (inspected.code, inspected.err) == (0, "")
     assert "QuantizeLinear" in inspected.out
     shutil.copytree(here / "photos", here / "classes" / "a")
+    for name in "bcdefghij":
+        (here / "classes" / name).mkdir()
     evaluated = bare.verb("eval", "net.onnx", "--data", "classes", "--json", cwd=here)
     assert evaluated.document[0]["images"] == 9
     findings = {finding["name"]: finding for finding in bare.verb("doctor", "--json", cwd=here).document}
-    assert findings["torch"]["fix"] == "pip install 'deploy-toolkit[export]'"
+    assert findings["torch"]["fix"] == "pip install '.[export]'"
     assert findings["run graphs (infer, verify, eval)"]["state"] == "ok"
     assert findings["make FP16 and INT8 graphs"]["state"] == "ok"
     assert findings["export models"]["state"] == "missing"
@@ -146,7 +148,7 @@ def test_what_needs_pytorch_says_what_to_install(bare: Bare, here: Path, argv: l
     before = snapshot(here)
     result = bare.verb(*argv, "--json", cwd=here)
     assert result.code == 3
-    assert result.error == "this command needs torch, which is not installed. pip install 'deploy-toolkit[export]'"
+    assert result.error == "this command needs torch, which is not installed. pip install '.[export]'"
     assert result.document["exit_code"] == 3
     assert snapshot(here) == before
 
@@ -155,7 +157,7 @@ def test_a_build_says_which_builders_there_are(bare: Bare, here: Path):
     result = bare.script("build_engine", "net.onnx", "--precision", "fp32", cwd=here)
     assert result.code == 3
     assert "no TensorRT can build on this machine" in result.error
-    assert "pip install 'deploy-toolkit[rtx]'" in result.error
+    assert "pip install '.[rtx]'" in result.error
 
 
 HELP = [["export.py"], ["build_engine.py"], ["infer.py"], ["-m", "deploy"]]

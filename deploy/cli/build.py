@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Bars, Console
+from deploy.cli.options import output_path
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
 
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write everything the builder says to a file")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE|DIR", help="the engine (default ./MODEL.PRECISION[.rtx].plan)"
+        "-o", "--output", type=output_path, metavar="FILE|DIR", help="the engine (default ./MODEL.PRECISION[.rtx].plan)"
     )
 
 

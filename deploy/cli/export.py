@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
-from deploy.cli.options import add_network_options, network_options
+from deploy.cli.options import add_network_options, network_options, output_path
 from deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a dynamic batch axis, or a fixed size (default dynamic)",
     )
     parser.add_argument("--no-simplify", action="store_true", help="leave out onnxsim")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)")
+    parser.add_argument(
+        "-o", "--output", type=output_path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -75,6 +77,8 @@ def _batch(text: str) -> int | None:
 
 def _output(given: Path | None, model: str) -> Path:
     name = f"{model}.onnx"
+    if given is not None and given.suffix == ".plan":
+        raise InputError(f"a graph is not an engine: {given}", expected="-o FILE.onnx")
     if given is None:
         return Path(name)
     return given / name if given.is_dir() else given

@@ -37,18 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.data.files import find_images
     from deploy.images.classify import read_labels
     from deploy.runtime.open import open_runner
 
     _check_positive(args)
     labels = read_labels(args.labels) if args.labels else None
-    paths = find_images(args.images)
     with open_runner(args.engine, device=args.device, threads=args.threads) as runner:
         if runner.manifest is not None and runner.manifest.weights.warning:
             console.warn(runner.manifest.weights.warning)
         job = _Job(runner, args, labels, console)
-        results, seconds = job.run(paths)
+        results, seconds = job.run(args.images)
     _report(console, job, results, seconds)
     # The readable images have been answered; that one was not still shows in the exit code.
     return InputError.exit_code if job.unreadable else 0
@@ -77,22 +75,41 @@ class _Job:
         self._labels = labels or (runner.manifest.labels if runner.manifest else None)
         self._top_k, self._batch_size = args.top_k, args.batch_size
 
-    def run(self, paths: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
+    def run(self, given: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
         """Predictions per image, and the seconds from the first byte read to the last prediction."""
         from deploy.data.loading import image_batches
 
-        start = time.perf_counter()
+        start, paths = time.perf_counter(), self._find(given)
         results: dict[Path, list[Prediction]] = {}
         for batch, files in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
             results.update(zip(files, self._predict(batch)))
         return results, time.perf_counter() - start
 
+    def _find(self, given: list[Path]) -> list[Path]:
+        """The images; of several paths, one that leads nowhere is reported and skipped."""
+        from deploy.data.files import find_images
+
+        if len(given) == 1:
+            return find_images(given)
+        found: dict[Path, None] = {}
+        for path in given:
+            try:
+                found.update(dict.fromkeys(find_images([path])))
+            except InputError as error:
+                self._skip(path, error)
+        if not found:
+            raise InputError("none of the paths leads to an image", got=", ".join(map(str, given)))
+        return list(found)
+
     def _predict(self, batch: Array) -> list[list[Prediction]]:
-        from deploy.images.classify import top_k
+        from deploy.images.classify import are_probabilities, log_probabilities, top_k
         from deploy.runtime.rows import infer_rows
 
         outputs = infer_rows(self.runner, {self.runner.inputs[0].name: batch})
-        return top_k(outputs[self.runner.outputs[0].name], self._top_k, self._labels)
+        scores = outputs[self.runner.outputs[0].name]
+        if self.runner.manifest is None and are_probabilities(scores):
+            scores = log_probabilities(scores)  # others' graphs may end in a softmax: a second one would flatten it
+        return top_k(scores, self._top_k, self._labels)
 
     def _skip(self, path: Path, error: InputError) -> None:
         self.unreadable.append((path, error))

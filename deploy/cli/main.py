@@ -28,7 +28,7 @@ VERBS = {
 # Module → the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "onnxsim", "safetensors"), "export"),
-    **dict.fromkeys(("tensorrt", "cuda", "pycuda"), "gpu"),
+    **dict.fromkeys(("tensorrt", "cuda"), "gpu"),
     "onnxruntime": "cpu",
     "tensorrt_rtx": "rtx",
 }
@@ -93,7 +93,7 @@ def _missing_package(error: Exception) -> MachineError | None:
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package not in _EXTRAS:
         return None
-    fix = f"pip install 'deploy-toolkit[{_EXTRAS[package]}]'"
+    fix = f"pip install '.[{_EXTRAS[package]}]'"
     return MachineError(f"this command needs {package}, which is not installed", fix=fix)
 
 

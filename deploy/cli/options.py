@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 from deploy.errors import InputError
 from deploy.specs import NetworkOptions
@@ -49,6 +50,14 @@ def network_options(args: argparse.Namespace) -> NetworkOptions:
         std=args.std,
         options=tuple(_option(text) for text in args.option),
     )
+
+
+def output_path(text: str) -> Path:
+    """A file, or a folder that is there: a slash at the end, which :class:`Path` drops, means a folder."""
+    path = Path(text)
+    if text.endswith("/") and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return path
 
 
 def _triple(text: str) -> tuple[float, float, float]:

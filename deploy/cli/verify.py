@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.verify import VerifyRequest, verify
 
+    if args.images < 1:
+        raise InputError("--images is a count", got=args.images, expected="1 or more")
     if args.tolerance is not None and not args.tolerance > 0:
         raise InputError("a tolerance is a relative error", got=args.tolerance, expected="more than 0, such as 1e-4")
     request = VerifyRequest(

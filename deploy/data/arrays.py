@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 import zipfile
@@ -64,6 +65,12 @@ class ArraySource:
     def describe(self) -> str:
         whole = "" if len(self) == self._found else f" of {self._found}"
         return f"{len(self)}{whole} images from {self._path}"
+
+    def sample(self, limit: int) -> ArraySource:
+        """At most ``limit`` of the images, drawn evenly."""
+        sampled = copy.copy(self)
+        sampled._chosen = [self._chosen[index] for index in spread(len(self), limit, seed=0)]
+        return sampled
 
 
 class _Rows:

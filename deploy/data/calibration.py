@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class CalibrationData(Protocol):
 
     def describe(self) -> str:
         """What it is, in words."""
+        ...
+
+    def sample(self, limit: int) -> CalibrationData:
+        """At most ``limit`` of the images, drawn evenly."""
         ...
 
 
@@ -76,25 +80,10 @@ class ImageSource:
         whole = "" if len(self) == self._found else f" of {self._found}"
         return f"{len(self)}{whole} images from {', '.join(map(str, self._roots))}"
 
-
-class First:
-    """The first ``limit`` images of other data, rounded up to whole batches."""
-
-    def __init__(self, data: CalibrationData, limit: int) -> None:
-        self._data, self._limit = data, limit
-
-    def __len__(self) -> int:
-        return min(len(self._data), self._limit)
-
-    def digest(self) -> str:
-        return self._data.digest()
-
-    def batches(self, batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        return islice(self._data.batches(batch_size), -(-self._limit // batch_size))
-
-    def describe(self) -> str:
-        whole = len(self) == len(self._data)
-        return self._data.describe() if whole else f"the first {len(self)} of {self._data.describe()}"
+    def sample(self, limit: int) -> ImageSource:
+        sampled = copy.copy(self)
+        sampled.files = [self.files[index] for index in spread(len(self), limit, seed=0)]
+        return sampled
 
 
 def open_calibration_data(

@@ -57,8 +57,15 @@ def digest_of(files: Sequence[Path], roots: Sequence[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{sha256_file(path)} {_relative(path, roots)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{_content(path)} {_relative(path, roots)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError:  # a link that leads nowhere: it is skipped, with a warning, where it is decoded
+        return "unreadable"
 
 
 def _images_at(path: Path) -> list[Path]:

@@ -23,6 +23,7 @@ class LabelledImages:
     Unlike in ``ImageFolder``, hidden folders are no classes, and a class may be empty.
 
     Attributes:
+        root: the folder.
         classes: the folder names, by class index.
         labels: the class index of each image file.
 
@@ -33,6 +34,7 @@ class LabelledImages:
     def __init__(
         self, root: Path, preprocessing: Preprocessing, input_name: str, on_error: OnError = log_skipped
     ) -> None:
+        self.root = root
         self.classes = _class_names(root)
         self.labels = {path: index for index, name in enumerate(self.classes) for path in images_below(root / name)}
         if not self.labels:

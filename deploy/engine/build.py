@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError("unknown optimization level", got=self.optimization_level, expected="0 to 5")
+        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
+            raise InputError("unknown compute capability", got=self.compute_capability, expected="X.Y, such as 8.9")
         if self.workspace_gib is not None and self.workspace_gib <= 0:
             raise InputError("the workspace is in GiB", got=self.workspace_gib, expected="more than 0")
 

@@ -159,7 +159,7 @@ def _missing_gpu(can: Capabilities) -> str | None:
 
 
 def _install(can: Capabilities) -> str:
-    return f"pip install 'deploy-toolkit[{can.extra}]'"
+    return f"pip install '.[{can.extra}]'"
 
 
 def _without_gpu() -> str:

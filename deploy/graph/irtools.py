@@ -40,10 +40,10 @@ def _check_form(model: ir.Model) -> None:
     opset = model.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise InputError(
-            "the model's opset is too old for FP16 scales",
+            "the model's opset is too old for FP16 and INT8 graphs",
             got=opset,
             expected=f"{MIN_OPSET} or newer",
-            fix="Export the model again with export.py.",
+            fix="Export it with opset_version=19, or convert it with onnx.version_converter.",
         )
     inner = [node.op_type for node in model.graph if any(a.type in _SUBGRAPHS for a in node.attributes.values())]
     if inner or model.functions:

@@ -54,6 +54,16 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return values
 
 
+def are_probabilities(scores: npt.NDArray[Any]) -> bool:
+    """Whether every row of ``scores[images, classes]`` is non-negative and sums to 1, as a softmax leaves it."""
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=-1, dtype=np.float64), 1, atol=1e-3))
+
+
+def log_probabilities(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Logits whose softmax is ``scores``."""
+    return np.log(np.maximum(scores.astype(np.float64), np.finfo(np.float64).tiny))
+
+
 def top_k(logits: npt.NDArray[Any], k: int, labels: Sequence[str] | None = None) -> list[list[Prediction]]:
     """The ``k`` most probable classes (all of them if there are fewer) of each row of ``logits[images, classes]``.
 

@@ -45,3 +45,9 @@ DEFAULT_LIMITS = {
     Precision.FP16: Limits(relative=2e-2, sqnr_db=40.0, cosine=0.999),
     Precision.INT8: Limits(sqnr_db=10.0),
 }
+
+
+def coarser(one: Precision, other: Precision) -> Precision:
+    """The less precise of the two: what a comparison of them can be held to."""
+    order = list(DEFAULT_LIMITS)
+    return max(one, other, key=order.index)

@@ -14,6 +14,7 @@ from deploy.graph.irtools import Array
 from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer
 from deploy.quantize.ranges import METHODS
 from deploy.runtime.onnxrt import OnnxRunner
+from deploy.runtime.rows import infer_rows
 
 # On a trained MobileNetV3 it ties with percentile, well ahead of max and entropy, and has no threshold to tune.
 DEFAULT_METHOD = "mse"
@@ -89,7 +90,7 @@ def observe(
     done = 0
     with OnnxRunner(_with_outputs(model, observers), device="cpu") as runner:
         for batch, feeds in enumerate(data.batches(batch_size)):
-            _show(observers, {**feeds, **runner.infer(feeds)}, batch)
+            _show(observers, {**feeds, **infer_rows(runner, feeds)}, batch)
             done += len(next(iter(feeds.values())))
             if progress is not None:
                 progress(done, len(data))

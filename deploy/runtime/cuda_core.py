@@ -32,8 +32,10 @@ class CoreBuffer:
         self._copy(self._memory, self._pinned, nbytes)
 
     def close(self) -> None:
-        self._memory.close(self._stream)
-        self._pinned.close()
+        try:
+            self._memory.close(self._stream)
+        finally:
+            self._pinned.close()
 
     def _copy(self, source: Buffer, destination: Buffer, nbytes: int) -> None:
         # cuda-core copies whole buffers: these are views of the part in use, kept alive by their owners.

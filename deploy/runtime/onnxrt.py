@@ -16,6 +16,7 @@ from deploy.runtime.base import Array, Runner
 from deploy.specs import TensorSpec
 
 _CUDA = "CUDAExecutionProvider"
+_Provider = str | tuple[str, dict[str, str]]
 # ONNX Runtime's names of tensor types → numpy's.
 _DTYPES = {
     "float": "float32",
@@ -79,7 +80,7 @@ class OnnxRunner(Runner):
         return self._session
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(device: str) -> list[_Provider]:
     there = ort.get_available_providers()
     if device == "cuda" and _CUDA not in there:
         raise MachineError(
@@ -93,9 +94,7 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     return [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
 
 
-def _open(
-    model: Path | bytes, providers: Sequence[str | tuple[str, dict[str, str]]], threads: int | None
-) -> ort.InferenceSession:
+def _open(model: Path | bytes, providers: Sequence[_Provider], threads: int | None) -> ort.InferenceSession:
     if isinstance(model, Path) and not model.is_file():
         raise InputError(f"no ONNX file at {model}", fix="Export one: python export.py --model NAME.")
     options = ort.SessionOptions()
@@ -105,13 +104,22 @@ def _open(
     options.intra_op_num_threads = threads or _usable_cores()
     source = str(model) if isinstance(model, Path) else model
     try:
-        # WeightBiasQuantization turns biases behind FP16 scales into INT32 wrongly: with it (ONNX Runtime 1.32) an
-        # INT8 MobileNetV3 falls from 35 dB to -4 dB.
-        return ort.InferenceSession(
-            source, options, providers=providers, disabled_optimizers=["WeightBiasQuantization"]
-        )
+        return _session(source, options, providers)
     except Exception as error:
         raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_reason(error)) from error
+
+
+def _session(source: str | bytes, options: ort.SessionOptions, providers: Sequence[_Provider]) -> ort.InferenceSession:
+    return ort.InferenceSession(
+        source,
+        options,
+        providers=providers,
+        # It turns biases behind FP16 scales into INT32 wrongly: with it (ONNX Runtime 1.32) an INT8 MobileNetV3 falls
+        # from 35 dB to -4 dB.
+        disabled_optimizers=["WeightBiasQuantization"],
+        # Else a failing CUDA is replaced by the CPU with a line on stdout, and results would be taken for the GPU's.
+        enable_fallback=0,
+    )
 
 
 def _name(model: Path | bytes) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.errors import InputError, MachineError
 from deploy.runtime.base import Runner
 from deploy.specs import Precision
+
+if TYPE_CHECKING:
+    from deploy.runtime.onnxrt import OnnxRunner
 
 
 def open_runner(path: Path, *, device: str = "auto", threads: int | None = None) -> Runner:
@@ -44,21 +49,43 @@ def _open_graph(path: Path, device: str, threads: int | None) -> Runner:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty", expected="an ONNX graph", fix="Export it: python export.py --model NAME.")
     runner = OnnxRunner(path, device=device, threads=threads)
-    if runner.device == "cpu" and runner.manifest is not None and runner.manifest.precision is not Precision.FP32:
-        runner.close()
-        return _open_twin(path, runner.manifest.precision, threads)
+    if runner.device == "cpu" and _may_be_reduced(path, runner):
+        return _twin_of(path, runner, threads)
     return runner
 
 
-def _open_twin(path: Path, precision: Precision, threads: int | None) -> Runner:
+def _may_be_reduced(path: Path, runner: Runner) -> bool:
+    """Whether the file may compute in FP16 or INT8, whatever its manifest says: other tools change graphs and keep it.
+
+    Looks for the operators that such a graph with FP32 inputs cannot do without, as protobuf spells them (field 4 of a
+    node, length, text), because parsing the file would take longer than running it.
+    """
+    if any(spec.dtype == "float16" for spec in runner.inputs):
+        return True
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\x22\x04Cast") >= 0 or content.find(b"\x22\x0eQuantizeLinear") >= 0
+
+
+def _twin_of(path: Path, runner: OnnxRunner, threads: int | None) -> Runner:
+    """The twin where the graph holds FP16 or INT8 and has one, else ``runner`` itself."""
     # Imported here: plain FP32 inference needs no graph surgery, and these imports cost half a second.
     from deploy.graph.files import load, to_bytes
-    from deploy.graph.twin import twin
+    from deploy.graph.twin import precision_of, twin
     from deploy.runtime.onnxrt import OnnxRunner
 
-    runner = OnnxRunner(to_bytes(twin(load(path))), device="cpu", threads=threads)
-    runner.execution = f"simulated on CPU by the twin of the {str(precision).upper()} graph"
-    return runner
+    graph = load(path)
+    precision = precision_of(graph)
+    if precision is Precision.FP32:
+        return runner
+    try:
+        simulation = to_bytes(twin(graph))
+    except InputError:  # quantized by another tool, in forms (old opsets, subgraphs) that have no twin
+        return runner
+    runner.close()
+    simulated = OnnxRunner(simulation, device="cpu", threads=threads)
+    simulated.manifest = runner.manifest
+    simulated.execution = f"simulated on CPU by the twin of the {str(precision).upper()} graph"
+    return simulated
 
 
 def _open_plan(path: Path, device: str) -> Runner:

@@ -86,8 +86,10 @@ class TrtRunner(Runner):
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            self._owned.close()
+            if not self._closed:
+                self._closed = True
+                self._stream.activate()  # memory is freed in the current CUDA context, and threads begin with none
+                self._owned.close()
 
     def _load(self, plan: bytes, flavour: Flavour) -> None:
         trt, lines = flavour.module, list[LogLine]()

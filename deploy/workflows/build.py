@@ -55,6 +55,8 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
 
 def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     """What would be refused only after minutes of calibration is refused now."""
+    if request.calibration_images and request.calibration_data is None:
+        raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
     suffix = request.file.suffix if request.file else None
     if flavour is None:
         if suffix not in (None, ".onnx"):
@@ -67,6 +69,12 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
 
 
 def _check_source(source: Source, request: BuildRequest) -> None:
+    if source.precision is request.precision:
+        _check_as_it_is(source, request)
+    axis, batch = source.manifest.inputs[0].shape[0], request.batch
+    if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
+        fix = "Leave --batch out, or export with --batch dynamic."
+        raise InputError(f"{source.path} has a fixed batch", got=f"--batch {batch}", expected=axis, fix=fix)
     if source.precision not in (Precision.FP32, request.precision):
         raise InputError(
             f"{source.path} is an {str(source.precision).upper()} graph already",
@@ -80,6 +88,15 @@ def _check_source(source: Source, request: BuildRequest) -> None:
                 expected="only the first axis dynamic",
                 fix="Export the model with a fixed image size.",
             )
+
+
+def _check_as_it_is(source: Source, request: BuildRequest) -> None:
+    """A graph that has the precision asked for is built as it is."""
+    already = f"{source.path} is {str(source.precision).upper()} already"
+    if request.backend == "none":
+        raise InputError(f"{already}: without a backend there is nothing to do", fix="Leave out --backend none.")
+    if source.precision is Precision.INT8 and (request.calibration_method or request.calibration_images):
+        raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
 
 
 def _check_output(path: Path, source: Source) -> None:
@@ -168,6 +185,7 @@ class _Job:
             self._evidence.append(f"{name}: built as it is")
         elif not self._judge.able:
             self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
+            self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
         else:
             self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
             self._record("graph", "simulated", self._judge.compare_graph(made.graph, f"the {precision} graph"))
@@ -185,6 +203,8 @@ class _Job:
         try:
             opened = open_plan(plan)
         except MachineError as error:
+            if self._flavour is None or not self._flavour.can.compute_capabilities:
+                raise
             # The plan may be for another GPU than this one: TensorRT-RTX builds for all that it supports.
             self._evidence.append(f"{compiled}, not executed: {error.headline}")
             self._report.warn(f"the engine does not run here: {error.headline}")
@@ -212,7 +232,12 @@ class _Job:
 
     def _serialize(self, made: Quantized, manifest: Manifest) -> bytes:
         if self._as_it_is:
-            return self._onnx.read_bytes()
+            content = self._onnx.read_bytes()
+            weights = sum(
+                value.const_value.nbytes for value in made.graph.graph.initializers.values() if value.const_value
+            )
+            # A file smaller than its weights has them in another file, which the builder is not given.
+            return content if len(content) >= weights else files.to_bytes(made.graph)
         return files.serialize(made.graph, manifest)
 
     def _default_batch(self) -> ShapeProfile:

@@ -70,7 +70,7 @@ def _version(distribution: str) -> str | None:
 
 def _package(name: str, module: str, extra: str | None) -> Finding:
     version = _version(name)
-    install = f"pip install 'deploy-toolkit[{extra}]'" if extra else "pip install deploy-toolkit"
+    install = f"pip install '.[{extra}]'" if extra else "pip install deploy-toolkit"
     if version is None:
         return Finding("packages", name, MISSING, "not installed", _install_pycuda() if name == "pycuda" else install)
     try:
@@ -96,7 +96,7 @@ def _onnxruntime() -> Iterator[Finding]:
         )
         return
     if not cpu and not gpu:
-        yield Finding("packages", "onnxruntime", MISSING, "not installed", "pip install 'deploy-toolkit[cpu]'")
+        yield Finding("packages", "onnxruntime", MISSING, "not installed", "pip install '.[cpu]'")
         return
     try:
         import onnxruntime
@@ -134,7 +134,7 @@ def _flavours() -> Iterator[Finding]:
         if state.problem is None:
             yield Finding("TensorRT", title, OK, f"{state.version} builds here")
         else:
-            fix = None if state.version else f"pip install 'deploy-toolkit[{extra}]'"
+            fix = None if state.version else f"pip install '.[{extra}]'"
             yield Finding("TensorRT", title, MISSING, state.problem, fix)
 
 
@@ -143,14 +143,16 @@ def _jobs(working: set[str]) -> Iterator[Finding]:
     jobs = {
         "export models": (
             {"torch", "onnxscript", "onnxsim", "onnxruntime"},
-            "pip install 'deploy-toolkit[export,cpu]'",
+            "pip install '.[export,cpu]'",
         ),
-        "run graphs (infer, verify, eval)": ({"onnxruntime"}, "pip install 'deploy-toolkit[cpu]'"),
-        "make FP16 and INT8 graphs": ({"onnxruntime", "onnx-ir"}, "pip install 'deploy-toolkit[cpu]'"),
-        "build TensorRT-RTX engines": ({"TensorRT-RTX"}, "pip install 'deploy-toolkit[rtx]'"),
-        "build TensorRT engines": ({"TensorRT"}, "on a machine with an NVIDIA GPU: pip install 'deploy-toolkit[gpu]'"),
-        "run engines": ({"NVIDIA GPU", "cuda-core"}, "needs an NVIDIA GPU and pip install 'deploy-toolkit[gpu]'"),
+        "run graphs (infer, verify, eval)": ({"onnxruntime"}, "pip install '.[cpu]'"),
+        "make FP16 and INT8 graphs": ({"onnxruntime", "onnx-ir"}, "pip install '.[cpu]'"),
+        "build TensorRT-RTX engines": ({"TensorRT-RTX"}, "pip install '.[rtx]'"),
+        "build TensorRT engines": ({"TensorRT"}, "on a machine with an NVIDIA GPU: pip install '.[gpu]'"),
+        "run engines": ({"NVIDIA GPU", "cuda-core"}, "needs an NVIDIA GPU and pip install '.[gpu]'"),
     }
+    if not working & {"TensorRT", "TensorRT-RTX"}:
+        jobs["run engines"][0].add("TensorRT")
     for name, (needs, fix) in jobs.items():
         lacking = sorted(needs - working)
         state = MISSING if lacking else OK

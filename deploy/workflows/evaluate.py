@@ -73,10 +73,26 @@ def _labelled(subject: Subject, data: Path, image_size: int | None, warn: Callab
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
     name = subject.runner.inputs[0].name
     images = LabelledImages(data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}"))
-    classes = subject.runner.outputs[0].shape[-1]
-    if isinstance(classes, int) and len(images.classes) > classes:
-        raise InputError(f"{data} has more classes than {subject.name}", got=len(images.classes), expected=classes)
+    _match_classes(images, subject)
     return images
+
+
+def _match_classes(images: LabelledImages, subject: Subject) -> None:
+    """Folders named as the model's labels are those classes; else their order is, and there must be one for each.
+
+    Raises:
+        InputError: neither: an index by position would be another class.
+    """
+    manifest, classes = subject.runner.manifest, subject.runner.outputs[0].shape[-1]
+    names = {label: index for index, label in enumerate(manifest.labels)} if manifest and manifest.labels else {}
+    if all(name in names for name in images.classes):
+        images.labels = {path: names[images.classes[index]] for path, index in images.labels.items()}
+    elif isinstance(classes, int) and len(images.classes) != classes:
+        raise InputError(
+            f"the folders in {images.root} are not the classes of {subject.name}",
+            got=f"{len(images.classes)} folders",
+            expected=f"one for each of {classes} classes, or folders named as the model's labels",
+        )
 
 
 def _ranks(logits: Array, labels: Array) -> Array:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from deploy.data.calibration import CalibrationData
 from deploy.graph.twin import precision_of
 from deploy.graph.weights import LEAST_SQNR_DB, weight_sqnr
-from deploy.quantize.audit import MOST_LOSS_DB, scale_losses
+from deploy.quantize.audit import LEAST_IMAGES, MOST_LOSS_DB, scale_losses
 from deploy.specs import Precision
 
 _SHOWN = 3
@@ -18,13 +18,13 @@ _SHOWN = 3
 def local_failures(reference: ir.Model | None, precise: ir.Model, data: CalibrationData | None) -> list[str]:
     """Why parts of an FP16 or INT8 graph do not fit: weights against ``reference``, scales on ``data``.
 
-    Either may be missing; then that check is left out. The worst three of each kind are named.
+    Either may be missing, or there may be too few images; then that check is left out. The worst three are named.
     """
     precision = precision_of(precise)
     reasons: list[str] = []
     if reference is not None and precision in LEAST_SQNR_DB:
         reasons += _worst(_wrong_weights(reference, precise, LEAST_SQNR_DB[precision]))
-    if data is not None and precision is Precision.INT8:
+    if data is not None and len(data) >= LEAST_IMAGES and precision is Precision.INT8:
         reasons += _worst(_wrong_scales(precise, data))
     return reasons
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deploy.data.calibration import CalibrationData, First
+from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.files import graph_digest
 from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
@@ -23,10 +23,6 @@ from deploy.workflows.source import Source
 
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
-# The range audit looks for overflow by a factor, which a few dozen images show as well as hundreds.
-AUDIT_IMAGES = 64
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Calibration:
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
     """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
     kept = _kept_fp32(source.graph, data, note)
-    audited = f"{min(len(data), AUDIT_IMAGES)} real images" if data else "none: no images were given"
+    audited = "real images" if data else "none: no images were given"
     facts = {"fp32_nodes": kept, "range_audit": audited}
     return Quantized(to_fp16(source.graph, kept), facts)
 
@@ -100,7 +96,7 @@ def _ranges(source: Source, placement: Placement, calibration: Calibration) -> C
     if calibration.data is None:
         raise InputError(
             "INT8 needs real images to calibrate with",
-            got=reason,
+            got=f"no --calibration-data; {calibration.cache}: {reason}" if calibration.cache.exists() else reason,
             fix="Give some hundred typical images: --calibration-data DIR.",
         )
     if calibration.cache.exists():
@@ -110,7 +106,7 @@ def _ranges(source: Source, placement: Placement, calibration: Calibration) -> C
 
 def _why_not_cached(source: Source, placement: Placement, calibration: Calibration) -> str | None:
     if not calibration.cache.is_file():
-        return f"no --calibration-data and no {calibration.cache}"
+        return f"neither --calibration-data nor {calibration.cache}"
     try:
         known = cache.load(calibration.cache)
     except InputError as error:
@@ -151,7 +147,7 @@ def _kept_fp32(graph: ir.Model, data: CalibrationData | None, note: Note) -> dic
     kept = weights_outside_fp16(graph)
     if data is not None:
         observers = {name: MaxObserver() for name in audited_tensors(graph)}
-        observe(graph, observers, First(data, AUDIT_IMAGES), _BATCH)
+        observe(graph, observers, data)
         kept |= range_audit(graph, {name: observer.amax for name, observer in observers.items()})
     for node, reason in kept.items():
         note(f"{node} stays FP32: {reason}")

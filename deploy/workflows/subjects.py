@@ -62,7 +62,8 @@ def _from_file(path: Path, device: str, image_size: int | None, warn: Callable[[
     runner = open_runner(path, device=device)
     graph = load(path) if path.suffix == ".onnx" else None
     if runner.manifest is not None:
-        return Subject(str(path), runner, runner.manifest.precision, runner.manifest.preprocessing, graph)
+        precision = precision_of(graph) if graph else runner.manifest.precision
+        return Subject(str(path), runner, precision, runner.manifest.preprocessing, graph)
     try:
         preprocessing = default_preprocessing(runner.inputs, image_size)
         warn(f"{path} has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")

@@ -13,7 +13,7 @@ from deploy.errors import InputError
 from deploy.parity.compare import Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
-from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.parity.limits import DEFAULT_LIMITS, coarser
 from deploy.runtime.base import Array
 from deploy.runtime.rows import fixed_batch
 from deploy.specs import NetworkOptions, Precision
@@ -95,7 +95,7 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         )
         local = [local_failures(reference.graph, other.graph, data) if other.graph else [] for other in others]
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
-    verdicts = tuple(_verdict(*results, request) for results in zip(others, outputs, local))
+    verdicts = tuple(_verdict(reference, *results, request) for results in zip(others, outputs, local))
     return VerifyReport(reference.name, reference.runner.execution, described, verdicts)
 
 
@@ -149,8 +149,12 @@ def _batches(data: CalibrationData | None, reference: Subject, progress: Progres
 
 
 def _verdict(
-    subject: Subject, outputs: Mapping[str, Comparison], local: Sequence[str], request: VerifyRequest
+    reference: Subject,
+    subject: Subject,
+    outputs: Mapping[str, Comparison],
+    local: Sequence[str],
+    request: VerifyRequest,
 ) -> Verdict:
-    limits = DEFAULT_LIMITS[subject.precision].tightened(request.tolerance)
+    limits = DEFAULT_LIMITS[coarser(subject.precision, reference.precision)].tightened(request.tolerance)
     failures = [f"{name}: {reason}" for name, comparison in outputs.items() for reason in limits.failures(comparison)]
     return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, (*failures, *local))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,24 @@ def test_a_graph_too_far_off_is_not_written(cli: Cli, here: Path):
     )
     result = cli.done("build", "foreign.onnx", "--precision", "fp16", *DATA, *GRAPH, "--json")
     assert "conv" in result.document["manifest"]["quantization"]["fp32_nodes"]
+
+
+def test_a_link_that_leads_nowhere_is_skipped_in_calibration(cli: Cli, here: Path):
+    shutil.copytree("photos", "mine")
+    Path("mine/dangling.png").symlink_to("nowhere.png")
+    result = cli.done("build", "net.onnx", "--precision", "int8", "--calibration-data", "mine", "--backend", "none")
+    assert "warning: skipped: cannot read mine/dangling.png" in result.err
+    assert json.loads(Path("net.int8.calib.json").read_text())["images"] == 12
+
+
+def test_a_graph_that_is_precise_already(cli: Cli, here: Path):
+    assert "there is nothing to do" in cli.refused(2, "build", "net.onnx", "--precision", "fp32", "--backend", "none")
+    cli.done("build", "net.onnx", "--precision", "int8", "--calibration-data", "photos", "--backend", "none")
+    argv = ("build", "net.int8.onnx", "--precision", "int8", "--calibration-method", "max")
+    assert "net.int8.onnx is INT8 already: nothing to calibrate" in cli.refused(2, *argv)
+    argv = ("build", "net.onnx", "--precision", "int8", "--calibration-images", "3")
+    assert cli.refused(2, *argv).startswith("--calibration-images counts images (got no --calibration-data)")
+
+
+def test_a_slash_at_the_end_means_a_folder(cli: Cli, here: Path):
+    assert "there is no folder new/" in cli.refused(2, "build", "net.onnx", "--precision", "fp32", "-o", "new/")

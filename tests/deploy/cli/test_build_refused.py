@@ -63,13 +63,13 @@ def test_what_is_refused(cli: Cli, here: Path, argv: list[str], error: str):
 def test_the_full_tensorrt_that_is_not_installed(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     error = cli.refused(3, "build", "net.onnx", "--precision", "fp16", "--backend", "tensorrt")
-    assert error == "TensorRT is not installed. pip install 'deploy-toolkit[gpu]'"
+    assert error == "TensorRT is not installed. pip install '.[gpu]'"
 
 
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        ([], "INT8 needs real images to calibrate with (got no --calibration-data and no net.int8.calib.json)."),
+        ([], "INT8 needs real images to calibrate with (got neither --calibration-data nor net.int8.calib.json)."),
         (["folder"], "no images in folder (got an empty search; expected files ending in .bmp"),
         (["nope"], "nope (got nothing at that path; expected a folder of images or an .npz file)"),
         (["net.onnx"], "net.onnx (got a file of another kind; expected a folder of images or an .npz file)"),

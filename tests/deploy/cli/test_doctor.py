@@ -75,7 +75,7 @@ def test_doctor_with_both_onnxruntimes(doctor: Doctor):
 def test_doctor_without_packages(doctor: Doctor, cli: Cli):
     doctor.install(onnxruntime=None, torch=None)
     found = doctor()
-    assert found["torch"]["fix"] == "pip install 'deploy-toolkit[export]'"
+    assert found["torch"]["fix"] == "pip install '.[export]'"
     assert found["export models"]["found"] == "lacks onnxruntime, torch"
     table = cli.done("doctor").out
     assert "lacks onnxruntime, torch" in table

@@ -9,6 +9,7 @@ import pytest
 from commands import Cli, foreign, save
 from onnx import TensorProto, helper
 
+CLASSES = "abcde"
 ASSUMED = "assuming 'resize 37 bilinear, crop 32x32' with ImageNet's mean and std"
 
 
@@ -26,7 +27,8 @@ def test_the_default_preprocessing_is_stated(cli: Cli, here: Path):
     assert result.document["preprocessing"]["resize"] == 37
     assert result.document["model"] is None
     for verb, *argv in (("verify", "foreign.onnx", "foreign.onnx"), ("eval", "foreign.onnx", "--data", "classes")):
-        Path("classes/a").mkdir(parents=True, exist_ok=True)
+        for name in CLASSES:
+            Path("classes", name).mkdir(parents=True, exist_ok=True)
         Path("classes/a/0.png").write_bytes(Path("photos/000.png").read_bytes())
         assert ASSUMED in cli.done(verb, *argv).err
 
@@ -41,7 +43,8 @@ def test_any_image_size_asks_for_one(cli: Cli, here: Path):
 
 def test_any_image_size_in_verify_and_eval(cli: Cli, here: Path):
     foreign(Path("any.onnx"), ("N", 3, "H", "W"))
-    Path("classes/a").mkdir(parents=True)
+    for name in CLASSES:
+        Path("classes", name).mkdir(parents=True)
     Path("classes/a/0.png").write_bytes(Path("photos/000.png").read_bytes())
     assert cli.refused(2, "eval", "any.onnx", "--data", "classes").endswith("Give --image-size S.")
     cli.done("eval", "any.onnx", "--data", "classes", "--image-size", 48)
@@ -84,8 +87,50 @@ def test_a_fixed_batch_takes_any_number_of_images_and_builds_for_its_own(cli: Cl
     assert len(cli.done("infer", "--engine", "four.onnx", "photos", "--json").document["images"]) == 12
     built = cli.done("build", "four.onnx", "--precision", "fp16", "--json").document
     assert built["manifest"]["engine"]["batch"] == {"min": 4, "opt": 4, "max": 4}
-    error = cli.refused(2, "build", "four.onnx", "--precision", "fp32", "--batch", "9")
-    assert error.startswith("the graph has a fixed batch outside the profile (got batch 4, profile 9:9:9). Build with")
+    error = cli.refused(2, "build", "four.onnx", "--precision", "fp32", "--batch", "1:4:9")
+    assert error.startswith("four.onnx has a fixed batch (got --batch 1:4:9; expected 4). Leave --batch out")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_fixed_batch_is_calibrated_with_any_number_of_images(cli: Cli, here: Path, precision: str):
+    foreign(Path("five.onnx"), (5, 3, 32, 32))
+    argv = ("five.onnx", "--precision", precision, "--calibration-data", "photos", "--backend", "none", "--json")
+    assert cli.done("build", *argv).document["verdicts"]["graph"]["samples"] == 12
+
+
+def test_an_engine_of_external_data(cli: Cli, here: Path):
+    model = onnx.load(foreign(Path("foreign.onnx")))
+    onnx.save(model, "net2.onnx", save_as_external_data=True, location="net2.bin", size_threshold=0)
+    assert cli.done("build", "net2.onnx", "--precision", "fp32", "--json").document["plan"] == "net2.fp32.rtx.plan"
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_an_fp16_graph_is_simulated_whatever_its_manifest_says(cli: Cli, here: Path, metadata: bool):
+    """Other tools drop the manifest, or convert the graph and keep it."""
+    cli.done("build", "net.onnx", "--precision", "fp16", "--backend", "none")
+    graph = onnx.load("net.fp16.onnx")
+    del graph.metadata_props[:]
+    if metadata:
+        graph.metadata_props.extend(onnx.load("net.onnx").metadata_props)
+    onnx.save(graph, "foreign.onnx")
+    verdict = cli.done("verify", "net.onnx", "foreign.onnx", "--json").document["verdicts"][0]
+    assert verdict["precision"] == "fp16"
+    assert verdict["execution"] == "simulated on CPU by the twin of the FP16 graph"
+
+
+def test_probabilities_are_not_flattened_by_a_second_softmax(cli: Cli, here: Path):
+    model = onnx.load(foreign(Path("logits.onnx")))
+    output = model.graph.output[0]
+    logits = cli.done("infer", "--engine", "logits.onnx", "photos", "--json").document["images"]
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == output.name else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["before"], [output.name], name="softmax"))
+    onnx.save(model, "softmax.onnx")
+    softmax = cli.done("infer", "--engine", "softmax.onnx", "photos", "--json").document["images"]
+    for one, other in zip(logits, softmax):
+        for mine, theirs in zip(one["predictions"], other["predictions"]):
+            assert mine["index"] == theirs["index"]
+            assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-6)
 
 
 def test_several_outputs_are_compared_one_by_one(cli: Cli, here: Path):

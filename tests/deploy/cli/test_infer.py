@@ -157,3 +157,12 @@ def test_nothing_is_written(cli: Cli, here: Path):
     before = snapshot(here)
     cli.done("infer", "--engine", "net.onnx", "mine")
     assert snapshot(here) == before
+
+
+def test_a_path_that_leads_nowhere_does_not_stop_the_others(cli: Cli, here: Path):
+    result = cli("infer", "--engine", "net.onnx", "photos/000.png", "missing.jpg", "--json")
+    assert result.code == 2
+    assert [image["image"] for image in result.document["images"]] == ["photos/000.png"]
+    assert [image["image"] for image in result.document["unreadable"]] == ["missing.jpg"]
+    assert "warning: skipped: missing.jpg does not exist" in result.err
+    assert cli.refused(2, "infer", "--engine", "net.onnx", "no.jpg", "never.jpg").startswith("none of the paths leads")

@@ -96,7 +96,7 @@ def test_a_missing_package_names_its_extra(
 
     monkeypatch.setattr("deploy.workflows.doctor.examine", lacking)
     error = cli.refused(3, "doctor")
-    assert error == f"this command needs {module}, which is not installed. pip install 'deploy-toolkit[{extra}]'"
+    assert error == f"this command needs {module}, which is not installed. pip install '.[{extra}]'"
 
 
 def test_a_missing_module_of_ours_is_a_bug(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import onnx
@@ -47,15 +49,30 @@ def test_several_artefacts_and_a_model_by_name(cli: Cli, classes: Path):
     assert "top-1 %" in table
 
 
-def test_fewer_folders_than_classes_are_fine_and_more_are_not(cli: Cli, classes: Path):
-    for image in (classes / "j").iterdir():
-        image.unlink()
-    (classes / "j").rmdir()
-    assert cli.done("eval", "net.onnx", "--data", "classes", "--json").document[0]["images"] == 18
+def test_folders_that_are_not_the_classes(cli: Cli, classes: Path):
+    """An index by position would be another class: 0 % would be reported as if it were true."""
     write_images(classes / "k", 1)
-    write_images(classes / "l", 1)
-    error = cli.refused(2, "eval", "net.onnx", "--data", "classes")
-    assert error == "classes has more classes than net.onnx (got 11; expected 10)"
+    expected = "expected one for each of 10 classes, or folders named as the model's labels)"
+    for count in (11, 9):
+        error = cli.refused(2, "eval", "net.onnx", "--data", "classes")
+        assert error == f"the folders in classes are not the classes of net.onnx (got {count} folders; {expected}"
+        for name in ("j", "k"):
+            shutil.rmtree(classes / name, ignore_errors=True)
+
+
+def test_folders_named_as_labels_are_those_classes(cli: Cli, classes: Path):
+    """Two of ten, so that their positions say nothing."""
+    graph = onnx.load("net.onnx")
+    (entry,) = graph.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), "labels": [f"label {index}" for index in range(10)]})
+    onnx.save(graph, "labelled.onnx")
+    predicted = cli.done("infer", "--engine", "labelled.onnx", "photos", "--top-k", 1, "--json").document["images"]
+    for image in predicted:
+        folder = Path("named") / image["predictions"][0]["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image["image"], folder)
+    (Path("named") / "label 9").mkdir(exist_ok=True)
+    assert cli.done("eval", "labelled.onnx", "--data", "named", "--json").document[0]["top1"] == 1
 
 
 @pytest.mark.parametrize(

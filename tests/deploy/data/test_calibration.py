@@ -108,3 +108,16 @@ def test_neither_folder_nor_npz(tree: Path) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images in"):
         open_calibration_data(tmp_path, [IMAGE], HOW)
+
+
+def test_a_sample_is_drawn_from_all_of_it(tmp_path):
+    """Folders are sorted by class: the first images alone would be those of one class."""
+    values = np.arange(200, dtype=np.float32).reshape(200, 1)
+    np.savez(tmp_path / "x.npz", x=values)
+    whole = ArraySource(tmp_path / "x.npz", [TensorSpec("x", "float32", ("batch", 1))])
+    sample = whole.sample(20)
+    seen = np.concatenate([feeds["x"] for feeds in sample.batches(8)])[:, 0]
+    assert len(sample) == len(seen) == 20
+    assert np.bincount((seen // 50).astype(int)).tolist() == [5, 5, 5, 5]
+    assert len(whole) == 200
+    assert len(whole.sample(500)) == 200

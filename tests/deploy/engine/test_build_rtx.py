@@ -13,7 +13,7 @@ from deploy.engine.preflight import plan_kind
 from deploy.errors import InputError
 from deploy.specs import ShapeProfile
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'deploy-toolkit[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install '.[rtx]'")
 BATCH = ShapeProfile(1, 4, 8)
 
 

@@ -42,7 +42,7 @@ def test_nothing_installed_names_every_way_out(machine):
     machine()
     with pytest.raises(MachineError) as caught:
         choose_flavour("auto")
-    for text in ("deploy-toolkit[rtx]", "deploy-toolkit[gpu]", "--backend none"):
+    for text in ("'.[rtx]'", "'.[gpu]'", "--backend none"):
         assert text in caught.value.headline
     assert len(caught.value.details) == 2
     assert all(state.version is None and state.problem for state in available_flavours())

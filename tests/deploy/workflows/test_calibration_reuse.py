@@ -101,5 +101,6 @@ def test_refused_without_data_is_an_error(calibrate, cli: Cli):
     other_graph()
     error = cli.refused(2, "build", "net.onnx", "--precision", "int8", "--backend", "none")
     assert error.startswith(
-        "INT8 needs real images to calibrate with (got it was made with another graph). Give some hundred typical"
+        "INT8 needs real images to calibrate with (got no --calibration-data; net.int8.calib.json: "
+        "it was made with another graph). Give some hundred typical"
     )
