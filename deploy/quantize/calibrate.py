@@ -48,6 +48,7 @@ def calibrate(
     method: str = DEFAULT_METHOD,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    watch: Sequence[str] = (),
 ) -> CalibrationResult:
     """Observe ``tensors`` of the FP32 ``model`` over ``data``. Memory does not grow with the number of images.
 
@@ -58,6 +59,7 @@ def calibrate(
         method: how a range is made of what was seen, one of :data:`deploy.quantize.ranges.METHODS`.
         batch_size: images per run; less of them need less memory.
         progress: called with (images done, images in all) after each batch.
+        watch: further tensors, of which only the peak is wanted, seen in the same pass.
 
     Raises:
         InputError: unknown method or tensor, no images, NaN or infinity in a tensor.
@@ -65,13 +67,12 @@ def calibrate(
     if method not in METHODS:
         raise InputError("unknown calibration method", got=method, expected=", ".join(METHODS))
     # max needs no histogram, and is several times faster without.
-    observers: dict[str, Observer] = {
-        name: MaxObserver() if method == "max" else HistogramObserver() for name in tensors
-    }
+    observers: dict[str, Observer] = {name: MaxObserver() for name in watch}
+    observers |= {name: MaxObserver() if method == "max" else HistogramObserver() for name in tensors}
     images = observe(model, observers, data, batch_size, progress)
     if images == 0:
         raise InputError("there are no images to calibrate with", got=data.describe(), expected="at least 1")
-    amax = {name: _range(observer, method) for name, observer in observers.items()}
+    amax = {name: _range(observers[name], method) for name in tensors}
     return CalibrationResult(amax, {name: observer.amax for name, observer in observers.items()}, method, images)
 
 

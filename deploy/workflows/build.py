@@ -234,7 +234,9 @@ class _Job:
         if self._as_it_is:
             content = self._onnx.read_bytes()
             weights = sum(
-                value.const_value.nbytes for value in made.graph.graph.initializers.values() if value.const_value
+                value.const_value.nbytes
+                for value in made.graph.graph.initializers.values()
+                if value.const_value is not None
             )
             # A file smaller than its weights has them in another file, which the builder is not given.
             return content if len(content) >= weights else files.to_bytes(made.graph)

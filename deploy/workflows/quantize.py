@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ class Quantized:
 
     graph: ir.Model
     facts: dict[str, Any] | None = None
-    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Calibration:
 
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
     """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
-    kept = _kept_fp32(source.graph, data, note)
+    kept = _kept_fp32(source.graph, _peaks(source.graph, data) if data else {}, note)
     audited = "real images" if data else "none: no images were given"
     facts = {"fp32_nodes": kept, "range_audit": audited}
     return Quantized(to_fp16(source.graph, kept), facts)
@@ -75,7 +74,7 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
         "left_out": dict(placement.left_out),
         "fp32_nodes": dict(ranges.keep_fp32),
     }
-    return Quantized(graph, facts, calibration.cache)
+    return Quantized(graph, facts)
 
 
 def _without_dead(graph: ir.Model, placement: Placement, ranges: CalibrationCache) -> Placement:
@@ -127,8 +126,9 @@ def _calibrate(
 ) -> CalibrationCache:
     method, preprocessing = calibration.method or DEFAULT_METHOD, source.manifest.preprocessing
     calibration.note(f"calibrating on {data.describe()} by {method}")
-    kept = _kept_fp32(source.graph, data, calibration.note)
-    result = calibrate(source.graph, placement.tensors, data, method, progress=calibration.progress)
+    audited = audited_tensors(source.graph)
+    result = calibrate(source.graph, placement.tensors, data, method, progress=calibration.progress, watch=audited)
+    kept = _kept_fp32(source.graph, {name: result.peak[name] for name in audited}, calibration.note)
     found = CalibrationCache(
         amax=result.amax,
         method=method,
@@ -142,13 +142,15 @@ def _calibrate(
     return found
 
 
-def _kept_fp32(graph: ir.Model, data: CalibrationData | None, note: Note) -> dict[str, str]:
-    """Nodes that must not compute in FP16 → reason."""
-    kept = weights_outside_fp16(graph)
-    if data is not None:
-        observers = {name: MaxObserver() for name in audited_tensors(graph)}
-        observe(graph, observers, data)
-        kept |= range_audit(graph, {name: observer.amax for name, observer in observers.items()})
+def _kept_fp32(graph: ir.Model, peaks: Mapping[str, float], note: Note) -> dict[str, str]:
+    """Nodes that must not compute in FP16 → reason; ``peaks`` are max |x| of the audited tensors on real images."""
+    kept = weights_outside_fp16(graph) | range_audit(graph, peaks)
     for node, reason in kept.items():
         note(f"{node} stays FP32: {reason}")
     return kept
+
+
+def _peaks(graph: ir.Model, data: CalibrationData) -> dict[str, float]:
+    observers = {name: MaxObserver() for name in audited_tensors(graph)}
+    observe(graph, observers, data)
+    return {name: observer.amax for name, observer in observers.items()}
