@@ -21,6 +21,9 @@ Dim = int | str
 # More than any network takes; a damaged or hostile manifest must not ask for memory without bound.
 LARGEST_SIDE = 1 << 14
 
+# How an image comes to the network's size → the interpolations that can do it.
+_INTERPOLATIONS = {"crop": ("bilinear", "bicubic"), "squash": ("bilinear", "bicubic"), "letterbox": ("linear",)}
+
 
 class Precision(str, Enum):
     """Precision of a graph's arithmetic. Inputs and outputs are FP32 in all of them."""
@@ -96,10 +99,17 @@ class ShapeProfile:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded RGB image to the network's input, as torchvision's evaluation transform does it.
+    """From a decoded RGB image to the network's input: values ``(pixel / 255 - mean) / std``, layout NCHW, float32.
 
-    The shorter side is resized to ``resize`` pixels with antialiasing, the centre ``crop`` (height, width) is cut,
-    values become ``(pixel / 255 - mean) / std`` per channel, layout NCHW, float32.
+    ``mode`` says how an image comes to the size of ``crop`` (height, width):
+
+    - ``crop``: the shorter side is resized to ``resize`` pixels with antialiasing and the centre is cut, as
+      torchvision's evaluation transform does it.
+    - ``squash``: both sides are resized with antialiasing, whatever the proportions (timm's ``squash``).
+    - ``letterbox``: the image is resized to fit inside, by OpenCV's rule of ``linear`` interpolation, which knows no
+      antialiasing, and centred on grey 114 (YOLO's ``letterbox`` without ``auto``).
+
+    ``resize`` is used by ``crop`` alone.
     """
 
     resize: int
@@ -107,10 +117,14 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mode: str = "crop"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise InputError("unknown interpolation", got=self.interpolation, expected="bilinear or bicubic")
+        if self.mode not in _INTERPOLATIONS:
+            raise InputError("unknown way to fit images", got=self.mode, expected=", ".join(_INTERPOLATIONS))
+        if self.interpolation not in _INTERPOLATIONS[self.mode]:
+            expected = " or ".join(_INTERPOLATIONS[self.mode])
+            raise InputError(f"unknown interpolation of mode {self.mode}", got=self.interpolation, expected=expected)
         if not all(1 <= side <= LARGEST_SIDE for side in (self.resize, *self.crop)):
             raise InputError(
                 "resize and crop are in pixels", got=f"{self.resize}, {self.crop}", expected=f"1 to {LARGEST_SIDE}"
@@ -119,7 +133,10 @@ class Preprocessing:
             raise InputError("preprocessing divides by std", got=self.std, expected="three positive numbers")
 
     def __str__(self) -> str:
-        return f"resize {self.resize} {self.interpolation}, crop {self.crop[0]}x{self.crop[1]}"
+        size = f"{self.crop[0]}x{self.crop[1]}"
+        if self.mode == "crop":
+            return f"resize {self.resize} {self.interpolation}, crop {size}"
+        return f"{self.mode} to {size} {self.interpolation}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -132,6 +149,7 @@ class Preprocessing:
             fields["interpolation"],
             (fields["mean"][0], fields["mean"][1], fields["mean"][2]),
             (fields["std"][0], fields["std"][1], fields["std"][2]),
+            fields.get("mode", "crop"),
         )
 
     def digest(self) -> str:

@@ -18,10 +18,14 @@ Builder = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Transform:
-    """From an RGB image to the network's input, in pixels.
+    """From an RGB image to the network's input, in pixels. Values become ``(pixel / 255 - mean) / std``.
 
-    The shorter side is resized to ``resize`` with antialiasing, the centre ``crop`` (height, width) is cut, values
-    become ``(pixel / 255 - mean) / std``.
+    ``mode`` says how an image comes to the size of ``crop`` (height, width):
+
+    - ``crop``: the shorter side is resized to ``resize`` with antialiasing, and the centre is cut (torchvision).
+    - ``squash``: both sides are resized with antialiasing, whatever the proportions (timm); ``resize`` is not used.
+    - ``letterbox``: it is resized to fit inside, by OpenCV's rule of ``linear`` interpolation and without
+      antialiasing, and centred on grey 114 (YOLO); ``resize`` is not used.
     """
 
     resize: int
@@ -29,6 +33,7 @@ class Transform:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mode: str = "crop"
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class ModelSpec:
     """What is known of a model. ``parameters`` and ``gmacs`` are those of its default options at ``input_size``.
 
     ``checkpoints`` go from best to worst. ``variants`` are the option values that published checkpoints use: where a
-    checkpoint does not fit, they are tried to say which model it belongs to.
+    checkpoint does not fit, they are tried to say which model it belongs to. ``task`` is ``classification`` (the
+    network returns logits) or ``detection`` (boxes and scores). Image sides must be multiples of ``size_multiple``.
     """
 
     name: str
@@ -67,6 +73,7 @@ class ModelSpec:
     gmacs: float
     task: str = "classification"
     num_classes: int = 1000
+    size_multiple: int = 1
     checkpoints: tuple[Checkpoint, ...] = ()
     variants: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()

@@ -142,6 +142,7 @@ def _preprocessing(transform: Transform, options: NetworkOptions) -> Preprocessi
         options.interpolation or transform.interpolation,
         options.mean or transform.mean,
         options.std or transform.std,
+        transform.mode,
     )
 
 
