@@ -131,5 +131,5 @@ def test_every_field_counts_in_the_digest(change):
 def test_the_digest_is_of_this_text():
     """Digests are stored in artefacts: a change of the text would make every one of them strange."""
     text = '{"crop":[224,192],"interpolation":"bilinear","mean":[0.485,0.456,0.406],'
-    text += '"resize":256,"std":[0.229,0.224,0.225]}'
+    text += '"mode":"crop","resize":256,"std":[0.229,0.224,0.225]}'
     assert HOW.digest() == hashlib.sha256(text.encode()).hexdigest()
