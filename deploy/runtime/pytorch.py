@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -170,5 +170,26 @@ def model_facts(name: str) -> dict[str, Any]:
         "checkpoints": [checkpoint.tag for checkpoint in spec.checkpoints],
         "options": {option: str(default) for option, default in spec.options.items()},
         "aliases": list(spec.aliases),
+        "note": getattr(spec, "note", ""),
         "paper": spec.paper,
     }
+
+
+def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[str, Any]:
+    """What one image costs the network that ``options`` mean, in all and per layer. No weights are made or read.
+
+    Raises:
+        InputError: no such model or option, or images of that size do not pass through the network.
+    """
+    with _model_errors(), torch.device("meta"):
+        spec = get_spec(name)
+        module = create_model(spec.name, num_classes=options.num_classes, **dict(options.options))
+        height, width = (options.image_size, options.image_size) if options.image_size else spec.input_size
+        try:
+            counted = complexity(module, (height, width))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{name} does not take images of {height}x{width}", details=[reason]) from error
+    totals = {key: value for key, value in asdict(counted).items() if key != "layers"}
+    layers = [{**asdict(layer), "outputs": [list(shape) for shape in layer.outputs]} for layer in counted.layers]
+    return {"input": [1, 3, height, width], **totals, "flops": counted.flops, "layers": layers}
