@@ -7,6 +7,7 @@ python benchmarks/complexity.py --model mobilenet_v3_small --json
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import sys
@@ -81,10 +82,11 @@ def _pytorch(model: nn.Module, image: Tensor) -> Counts:
 
 
 def _fvcore(model: nn.Module, image: Tensor) -> Counts:
-    """It calls a multiply-accumulate one flop and, beside products, counts norms and pooling."""
+    """It really runs the network, calls a multiply-accumulate one flop, and counts norms and pooling beside products."""
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
-    flops, activations = FlopCountAnalysis(model, image), ActivationCountAnalysis(model, image)
+    real, pixels = copy.deepcopy(model).to_empty(device="cpu"), torch.zeros(image.shape)
+    flops, activations = FlopCountAnalysis(real, pixels), ActivationCountAnalysis(real, pixels)
     for analysis in (flops, activations):
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     products = sum(count for operator, count in flops.by_operator().items() if operator in _FVCORE_PRODUCTS)

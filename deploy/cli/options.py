@@ -13,11 +13,8 @@ from deploy.specs import NetworkOptions
 
 def add_architecture_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which network a model's name means, whatever its weights."""
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
-    parser.add_argument("--image-size", type=int, metavar="S", help="side of the square input in pixels")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
-    )
+    _add_sizes(parser)
+    _add_option(parser)
 
 
 def architecture_options(args: argparse.Namespace) -> NetworkOptions:
@@ -36,7 +33,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="auto: the official checkpoint if it is cached or reachable, else random with a warning (default); "
         "pretrained: the official one or an error; FILE: .pth, .pt or .safetensors",
     )
-    add_architecture_options(parser)
+    _add_sizes(parser)
     parser.add_argument(
         "--resize",
         type=int,
@@ -46,6 +43,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of that resize, likewise")
     parser.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels of 0 to 1, likewise")
     parser.add_argument("--std", type=_triple, metavar="R,G,B", help="what they are divided by then, likewise")
+    _add_option(parser)
 
 
 def network_options(args: argparse.Namespace) -> NetworkOptions:
@@ -58,6 +56,17 @@ def network_options(args: argparse.Namespace) -> NetworkOptions:
         interpolation=args.interpolation,
         mean=args.mean,
         std=args.std,
+    )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
+    parser.add_argument("--image-size", type=int, metavar="S", help="side of the square input in pixels")
+
+
+def _add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
     )
 
 
