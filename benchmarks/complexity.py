@@ -82,7 +82,7 @@ def _pytorch(model: nn.Module, image: Tensor) -> Counts:
 
 
 def _fvcore(model: nn.Module, image: Tensor) -> Counts:
-    """It really runs the network, calls a multiply-accumulate one flop, and counts norms and pooling beside products."""
+    """It runs the network for real, calls a multiply-accumulate one flop, and counts norms and pooling, too."""
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
     real, pixels = copy.deepcopy(model).to_empty(device="cpu"), torch.zeros(image.shape)

@@ -31,7 +31,7 @@ def test_facts_of_the_registry_and_the_oracle(name):
         model = create_model(name)
     counted = complexity(model, spec.input_size)
     assert counted.parameters == spec.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert counted.macs / 1e9 == pytest.approx(spec.gmacs, abs=0.0006)
+    assert counted.macs / 1e9 == pytest.approx(spec.gmacs, rel=0.005, abs=0.0006)  # three digits
     assert counted.flops == flops(model, 1, 3, *spec.input_size)
 
 
