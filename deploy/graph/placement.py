@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.irtools import check_names, constant, typed_copy
+from deploy.graph.macs import node_macs
 from deploy.graph.residual import residual_skips
 from deploy.graph.squeeze_excite import gate_nodes
 
@@ -171,26 +172,13 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _mac_share(graph: ir.Graph, quantized: list[ir.Node]) -> float | None:
-    macs = {node: _macs(node) for node in graph if node.op_type in WEIGHTED and constant(node.inputs[1]) is not None}
+    macs = {
+        node: node_macs(node) for node in graph if node.op_type in WEIGHTED and constant(node.inputs[1]) is not None
+    }
     known = {node: count for node, count in macs.items() if count is not None}
     if not known or len(known) < len(macs):
         return None
     return sum(known[node] for node in quantized) / sum(known.values())
-
-
-def _macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates for one image."""
-    weight = constant(node.inputs[1])
-    shape = node.outputs[0].shape
-    if weight is None or shape is None:
-        return None
-    positions = [] if node.op_type == "Gemm" else list(shape)[2:] if node.op_type == "Conv" else list(shape)[1:-1]
-    count = int(weight.size)
-    for size in positions:
-        if not isinstance(size, int):
-            return None
-        count *= size
-    return count
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from deploy.errors import InputError, MachineError
@@ -72,7 +74,7 @@ def load_network(
         MachineError: official weights were insisted on and cannot be had here.
     """
     with _model_errors():
-        found = resolve(model, options.num_classes, options.image_size, dict(options.options))
+        found = _resolve(model, options)
         loaded = _load(found, options, progress)
     preprocessing = _preprocessing(loaded.transform, options) if found.takes_images else None
     inputs = _inputs(found, preprocessing)
@@ -181,24 +183,51 @@ def model_table() -> list[dict[str, Any]]:
     return [model_facts(name) for name in list_models()]
 
 
-def model_facts(name: str) -> dict[str, Any]:
-    """What is known of one model without creating it.
+def model_facts(name: str, options: NetworkOptions = NetworkOptions()) -> dict[str, Any]:
+    """What is known of one model; a registered one is not created for it.
 
     Raises:
         InputError: there is none of that name.
     """
     with _model_errors():
-        spec: ModelSpec = get_spec(name)
+        spec: ModelSpec = _resolve(name, options).spec if ":" in name else get_spec(name)
     return {
         "name": spec.name,
         "family": spec.family,
         "task": spec.task,
         "parameters": spec.parameters,
-        "gmacs": spec.gmacs,
+        "gmacs": spec.gmacs if math.isfinite(spec.gmacs) else None,
         "input_size": f"{spec.input_size[0]}x{spec.input_size[1]}",
         "top1": spec.checkpoints[0].top1 if spec.checkpoints else None,
         "checkpoints": [checkpoint.tag for checkpoint in spec.checkpoints],
         "options": {option: str(default) for option, default in spec.options.items()},
         "aliases": list(spec.aliases),
+        "note": getattr(spec, "note", ""),
         "paper": spec.paper,
     }
+
+
+def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[str, Any]:
+    """What one image costs the network that ``options`` mean, in all and per layer. No weights are made or read.
+
+    Raises:
+        InputError: no such model or option, or images of that size do not pass through the network.
+    """
+    with _model_errors(), torch.device("cpu" if ":" in name else "meta"):  # others' code may need real memory
+        found = _resolve(name, options)
+    size = options.image_size or found.spec.input_size
+    shapes = [(1, 3, *size)] if found.takes_images else [(1, *e.shape[1:]) for e in found.examples.values()]
+    feeds = list(found.examples.values()) if found.examples else size
+    try:
+        counted = complexity(found.module, feeds)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        what = f"{name} cannot be counted for images of {size[0]}x{size[1]}"
+        raise InputError(what, got=reason, fix="Does it take another --image-size?") from error
+    totals = {key: value for key, value in asdict(counted).items() if key != "layers"}
+    layers = [{**asdict(layer), "outputs": [list(shape) for shape in layer.outputs]} for layer in counted.layers]
+    return {"inputs": shapes, **totals, "flops": counted.flops, "layers": layers}
+
+
+def _resolve(name: str, options: NetworkOptions) -> Resolved:
+    return resolve(name, options.num_classes, options.image_size, dict(options.options))
