@@ -165,7 +165,7 @@ def _model(name: str, options: NetworkOptions, layers: bool, console: Console) -
             ["layer", "type", "output", "parameters", "MACs", "% of MACs", "activations"],
             [_layer(layer, cost["macs"]) for layer in cost["layers"]],
         )
-    console.table(["cost", f"of one image, {', '.join(map(str, cost['inputs']))}"], _totals(cost))
+    console.table(["cost", f"of one image, {_shapes(cost['inputs'])}"], _totals(cost))
     return 0
 
 
@@ -189,6 +189,10 @@ def _totals(cost: dict[str, Any]) -> list[list[str]]:
         ["activations", f"{cost['activations']:,}"],
         ["peak activation memory", f"{cost['peak_bytes'] / 1e6:.1f} MB in FP32"],
     ]
+
+
+def _shapes(shapes: list[list[int]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _text(value: object) -> str:

@@ -90,7 +90,7 @@ def test_the_list(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_list_shows_notes_where_there_are_some(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
     facts = {"name": "net", "parameters": 1234, "gmacs": 1.5, "input_size": "8x8", "top1": None, "aliases": ["n"]}
     for note, columns in (("not to be mistaken for nets", "aliases +note"), ("", "aliases *\n")):
-        monkeypatch.setattr("deploy.runtime.pytorch.model_table", lambda note=note: [{**facts, "note": note}])
+        monkeypatch.setattr("deploy.runtime.networks.model_table", lambda note=note: [{**facts, "note": note}])
         table = cli.done("export", "--list").out
         assert re.search(columns, table)
         assert re.search(rf"net +1,234 +1\.500 +8x8 +n +{note}", table)
