@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # Importing a family registers its models.
 from models import mobilenetv3 as mobilenetv3
+from models import shufflenet_v1 as shufflenet_v1
+from models import shufflenet_v2 as shufflenet_v2
 from models.errors import ModelError, UnknownModel, WeightsError, WeightsUnavailable
 from models.registry import Checkpoint, ModelSpec, Transform, create_model, get_spec, imagenet_labels, list_models
 from models.weights import WeightsInfo, load_weights
