@@ -15,7 +15,17 @@ from deploy.errors import InputError, MachineError
 from deploy.manifest import Weights
 from deploy.runtime.pytorch import TorchRunner, output_specs
 from deploy.specs import BATCH, NetworkOptions, Preprocessing, TensorSpec, image_input
-from models import ModelError, ModelSpec, Transform, WeightsUnavailable, get_spec, imagenet_labels, list_models
+from models import (
+    ModelError,
+    ModelSpec,
+    Transform,
+    WeightsUnavailable,
+    check_image_size,
+    coco_labels,
+    get_spec,
+    imagenet_labels,
+    list_models,
+)
 from models.complexity import complexity
 from models.download import Progress
 from models.resolve import Resolved, resolve
@@ -75,6 +85,7 @@ def load_network(
     """
     with _model_errors():
         found = _resolve(model, options)
+        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
         loaded = _load(found, options, progress)
     preprocessing = _preprocessing(loaded.transform, options) if found.takes_images else None
     inputs = _inputs(found, preprocessing)
@@ -146,6 +157,8 @@ def _labels(
         raise InputError("the labels are not this network's", got=f"{len(given)} labels", expected=f"{classes} classes")
     if given is None and loaded.source == "official" and classes == len(imagenet_labels()):
         return imagenet_labels()
+    if given is None and _task(outputs) == "detection" and classes == len(coco_labels()):
+        return coco_labels()  # detectors of 80 classes are COCO's: --labels says otherwise
     return given
 
 
@@ -215,6 +228,7 @@ def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[
     """
     with _model_errors(), torch.device("cpu" if ":" in name else "meta"):  # others' code may need real memory
         found = _resolve(name, options)
+        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
     size = options.image_size or found.spec.input_size
     shapes = [(1, 3, *size)] if found.takes_images else [(1, *e.shape[1:]) for e in found.examples.values()]
     feeds = list(found.examples.values()) if found.examples else size
