@@ -6,7 +6,7 @@ it proves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,24 +14,41 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 _BATCH = 8
-_LARGEST = 128  # pixels; larger inputs are settled at this size to save time
+_LARGEST = 128  # pixels; larger inputs are settled at this size to save time, where the network takes it
 _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
+_BRANCH = 0.2  # what a residual branch adds, beside an input of order one
+# Photographs' mean and deviation in pixels of 0 to 1, about.
+_PIXEL_MEAN, _PIXEL_STD = 0.45, 0.225
 
 
-def settle(model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2) -> None:
+def settle(
+    model: nn.Module,
+    input_size: tuple[int, int],
+    seed: int = 0,
+    batches: int = 2,
+    mean: Sequence[float] = (_PIXEL_MEAN,) * 3,
+    std: Sequence[float] = (_PIXEL_STD,) * 3,
+) -> None:
     """Initialise ``model`` from ``seed`` and fit its batch norms and last layers to synthetic images.
 
-    Norms take their statistics from ``batches`` batches in train mode. Then every linear layer, and the convolutions a
-    detector names as its ``heads``, are rescaled to outputs of mean 0 and deviation 1 over images and positions
-    (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height, width); equal arguments give equal
-    weights. PyTorch's global random state, the modes of the modules and the momentum of the norms stay as they are.
+    Residual branches are made small beside what they are added to, as learnt ones are (arXiv 1706.02677, section 5.1):
+    else a deep network amplifies every rounding until two backends seem to disagree. Norms take their statistics from
+    ``batches`` batches in train mode. Then the linear layers behind the last norm, and the convolutions a detector
+    names as its ``heads``, are rescaled to outputs of mean 0 and deviation 1 over images and positions (data-dependent
+    initialisation, arXiv 1511.06422); in a network without batch norms every convolution and linear layer is.
+
+    ``input_size`` is (height, width), ``mean`` and ``std`` are those its images are normalised by. Equal arguments give
+    equal weights. PyTorch's global random state, the modes of the modules and the momentum of the norms stay as they
+    are.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _modes_kept(model):
         torch.manual_seed(seed)
         model.apply(_reset)
-        images = [_images(input_size) for _ in range(batches)]
+        _shrink_branches(model)
+        size = _quick_size(model, input_size)
+        images = [_images(size, mean, std) for _ in range(batches)]
         _fit_norms(model, images)
-        _fit_linears(model, torch.cat(images))
+        _fit_layers(model, torch.cat(images))
 
 
 def _reset(module: nn.Module) -> None:
@@ -40,15 +57,34 @@ def _reset(module: nn.Module) -> None:
         reset()
 
 
-def _images(input_size: tuple[int, int]) -> Tensor:
+def _shrink_branches(model: nn.Module) -> None:
+    """By the last norm in every module whose attribute ``residual`` says that it adds its input."""
+    for module in model.modules():
+        norms = [inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)]
+        if norms and getattr(module, "residual", False):
+            nn.init.constant_(norms[-1].weight, _BRANCH)
+
+
+def _quick_size(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
+    """A smaller size, unless the network insists on its own (position embeddings of transformers)."""
+    height, width = (min(side, _LARGEST) for side in input_size)
+    try:
+        model.eval()(torch.zeros(1, 3, height, width))
+    except Exception:  # noqa: BLE001 - others' networks say it in any way
+        return input_size
+    return height, width
+
+
+def _images(size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalised images of coloured squares at several scales, for even areas and edges as photographs have.
 
-    Plain noise would not do: after pooling, all images of noise are alike. Mean 0, deviation 1.
+    Plain noise would not do: after pooling, all images of noise are alike.
     """
-    height, width = (min(side, _LARGEST) for side in input_size)
+    height, width = size
     noise = [torch.randn(_BATCH, 3, side, side) for side in _SQUARES]
     squares = torch.stack([interpolate(colours, (height, width), mode="nearest") for colours in noise])
-    images: Tensor = squares.sum(0) / len(_SQUARES) ** 0.5
+    pixels = _PIXEL_MEAN + _PIXEL_STD * squares.sum(0) / len(_SQUARES) ** 0.5
+    images: Tensor = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     return images
 
 
@@ -65,19 +101,28 @@ def _fit_norms(model: nn.Module, images: list[Tensor]) -> None:
         norm.momentum = momentum
 
 
-def _fit_linears(model: nn.Module, images: Tensor) -> None:
+def _fit_layers(model: nn.Module, images: Tensor) -> None:
     model.eval()
-    heads = set(getattr(model, "heads", ()))
     with ExitStack() as stack:
-        for module in model.modules():
-            if isinstance(module, nn.Linear) or module in heads:
-                stack.callback(module.register_forward_hook(_normalise).remove)
+        for layer in _layers_to_fit(model):
+            stack.callback(layer.register_forward_hook(_normalise).remove)
         model(images)
 
 
+def _layers_to_fit(model: nn.Module) -> list[nn.Module]:
+    modules = list(model.modules())
+    norms = [index for index, module in enumerate(modules) if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return [module for module in modules if isinstance(module, nn.Conv2d | nn.Linear)]
+    # Not the linear layers of gates inside: rescaled, they would amplify what little differs between images.
+    last = [module for module in modules[norms[-1] :] if isinstance(module, nn.Linear)]
+    return [*last, *getattr(model, "heads", ())]
+
+
 def _normalise(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Rescale a layer so that this output has mean 0 for each feature (axis 1) and deviation 1 over all of them."""
-    mean = output.mean([axis for axis in range(output.ndim) if axis != 1], keepdim=True)
+    """Rescale a layer so that this output has mean 0 for each feature and deviation 1 over all of them."""
+    features = 1 if isinstance(layer, nn.Conv2d) else output.ndim - 1
+    mean = output.mean([axis for axis in range(output.ndim) if axis != features], keepdim=True)
     scale = 1 / (output - mean).std().clamp_min(1e-6)
     layer.weight *= scale
     bias: Tensor | None = layer.bias
