@@ -13,23 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from models.registry import Transform
+
+IMAGENET = Transform(256, (224, 224))
 _BATCH = 8
 _LARGEST = 128  # pixels; larger inputs are settled at this size to save time
 _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
 
 
-def settle(model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2) -> None:
-    """Initialise ``model`` from ``seed`` and fit its batch norms and last layers to synthetic images.
+def settle(
+    model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2, transform: Transform = IMAGENET
+) -> None:
+    """Initialise ``model`` from ``seed`` and fit its norms, linear layers and heads to synthetic images.
 
     Norms take their statistics from ``batches`` batches in train mode. Then every linear layer, and the convolutions a
     detector names as its ``heads``, are rescaled to outputs of mean 0 and deviation 1 over images and positions
-    (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height, width); equal arguments give equal
-    weights. PyTorch's global random state, the modes of the modules and the momentum of the norms stay as they are.
+    (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height, width), and ``transform`` says what
+    pixels become. Equal arguments give equal weights. PyTorch's global random state, the modes of the modules and the
+    momentum of the norms stay as they are.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _modes_kept(model):
         torch.manual_seed(seed)
         model.apply(_reset)
-        images = [_images(input_size) for _ in range(batches)]
+        if hasattr(model, "heads"):
+            _keep_calm(model)
+        images = [_as_input(_images(input_size), transform) for _ in range(batches)]
         _fit_norms(model, images)
         _fit_linears(model, torch.cat(images))
 
@@ -38,6 +46,18 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()
+
+
+def _keep_calm(model: nn.Module) -> None:
+    """Let a detector's norms feed its SiLUs where those are nearly straight.
+
+    Around zero each layer magnifies what differs between two inputs by a little more than it does the inputs. After 60
+    layers rounding errors have grown 20 times and no pool averages them away, as it does before a classifier.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.fill_(0.5)
+            module.bias.fill_(0.5)
 
 
 def _images(input_size: tuple[int, int]) -> Tensor:
@@ -50,6 +70,12 @@ def _images(input_size: tuple[int, int]) -> Tensor:
     squares = torch.stack([interpolate(colours, (height, width), mode="nearest") for colours in noise])
     images: Tensor = squares.sum(0) / len(_SQUARES) ** 0.5
     return images
+
+
+def _as_input(images: Tensor, transform: Transform) -> Tensor:
+    """Images that ImageNet's mean and deviation normalised, as another transform normalises them."""
+    old, new = (torch.tensor((t.mean, t.std)).view(2, 3, 1, 1) for t in (IMAGENET, transform))
+    return images if (old == new).all() else (images * old[1] + old[0]).clamp(0, 1).sub(new[0]).div(new[1])
 
 
 def _fit_norms(model: nn.Module, images: list[Tensor]) -> None:
