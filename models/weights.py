@@ -110,7 +110,7 @@ class _Cache:
 def _random(
     model: nn.Module, spec: ModelSpec, size: tuple[int, int], seed: int, reason: str | None = None
 ) -> WeightsInfo:
-    settle(model, size, seed, mean=spec.transform.mean, std=spec.transform.std)
+    settle(model, size, seed, transform=spec.transform)
     return WeightsInfo("random", None, None, spec.transform, reason)
 
 
