@@ -97,7 +97,8 @@ def _images(size: tuple[int, int], transform: Transform) -> Tensor:
     squares = torch.stack([interpolate(colours, (height, width), mode="nearest") for colours in noise])
     pixels = _PIXEL_MEAN + _PIXEL_STD * squares.sum(0) / len(_SQUARES) ** 0.5
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transform.mean, transform.std))
-    return (pixels - mean) / std
+    normalised: Tensor = (pixels - mean) / std
+    return normalised
 
 
 def _fit_norms(model: nn.Module, images: list[Tensor]) -> None:
