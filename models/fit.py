@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import WeightsError
+from models.layouts import in_our_names
 from models.registry import ModelSpec, get_spec, list_models
 
 Shapes = dict[str, tuple[int, ...]]
@@ -29,7 +30,7 @@ def check_fit(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor], wh
 
     The error lists what differs and, where it can be found, the model, options and classes that would fit.
     """
-    wanted, given = shapes_of(model.state_dict()), shapes_of(state)
+    wanted, given = shapes_of(model.state_dict()), shapes_of(in_our_names(state, spec.layouts))
     if wanted == given:
         return
     raise WeightsError(

@@ -12,6 +12,7 @@ from models.checkpoint import StateDict, read_state_dict
 from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
+from models.layouts import in_our_names, layout_of
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
 
@@ -151,9 +152,12 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
         raise WeightsError(f"{path} cannot be read", got=error.strerror or error) from error
     check_fit(model, spec, state, str(path))
     _check_finite(state, path)
-    model.load_state_dict(state, strict=False)  # strict but for the norms' counters, see check_fit
+    layout = layout_of(state, spec.layouts)
+    adapted = layout.adapt(model, path) if layout else None
+    # Strict but for the norms' counters, see check_fit.
+    model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
     official = next((c for c in spec.checkpoints if sha256.startswith(c.sha256_prefix)), None)
-    transform = official.transform if official and official.transform else spec.transform
+    transform = official.transform if official and official.transform else adapted or spec.transform
     return WeightsInfo("official" if official else "file", path.name, sha256, transform, entry=entry)
 
 
