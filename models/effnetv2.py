@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layers import make_divisible
+from models.layers import init_convolutions, make_divisible
 from models.registry import Builder, Transform, register
 
 STEM, HEAD = 24, 1792
@@ -130,13 +130,10 @@ class EffNetV2(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's normal distribution for convolutions (arXiv 1502.01852), small weights for linear layers."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0, (2 / (module.kernel_size[0] ** 2 * module.out_channels)) ** 0.5)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.001)
-                nn.init.zeros_(module.bias)
+        """Initialise; the linear layers of gates stay as PyTorch makes them."""
+        init_convolutions(self)
+        nn.init.normal_(self.classifier.weight, 0, 0.01)
+        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.conv(self.features(x))), 1))

@@ -16,19 +16,23 @@ from torch.nn.functional import interpolate
 _BATCH = 8
 _LARGEST = 128  # pixels; larger inputs are settled at this size to save time
 _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
+_BRANCH = 0.2  # what a residual branch adds, beside an input of order one
 
 
 def settle(model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2) -> None:
-    """Initialise ``model`` from ``seed`` and fit its batch norms and linear layers to synthetic images.
+    """Initialise ``model`` from ``seed`` and fit its batch norms and last linear layers to synthetic images.
 
-    Norms take their statistics from ``batches`` batches in train mode. Then every linear layer is rescaled to outputs
-    of mean 0 and deviation 1 over images (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height,
-    width); equal arguments give equal weights. PyTorch's global random state, the modes of the modules and the
-    momentum of the norms stay as they are.
+    Residual branches are made small beside what they are added to, as learnt ones are (arXiv 1706.02677, section 5.1):
+    else a deep network amplifies every rounding until two backends seem to disagree. Norms take their statistics from
+    ``batches`` batches in train mode. Then every linear layer behind them is rescaled to outputs of mean 0 and
+    deviation 1 over images (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height, width); equal
+    arguments give equal weights. PyTorch's global random state, the modes of the modules and the momentum of the norms
+    stay as they are.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _modes_kept(model):
         torch.manual_seed(seed)
         model.apply(_reset)
+        _shrink_branches(model)
         images = [_images(input_size) for _ in range(batches)]
         _fit_norms(model, images)
         _fit_linears(model, torch.cat(images))
@@ -38,6 +42,14 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()
+
+
+def _shrink_branches(model: nn.Module) -> None:
+    """By the last norm in every module whose attribute ``residual`` says that it adds its input."""
+    for module in model.modules():
+        norms = [inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)]
+        if norms and getattr(module, "residual", False):
+            nn.init.constant_(norms[-1].weight, _BRANCH)
 
 
 def _images(input_size: tuple[int, int]) -> Tensor:
@@ -67,8 +79,11 @@ def _fit_norms(model: nn.Module, images: list[Tensor]) -> None:
 
 def _fit_linears(model: nn.Module, images: Tensor) -> None:
     model.eval()
+    modules = list(model.modules())
+    behind = max((index for index, module in enumerate(modules) if isinstance(module, nn.BatchNorm2d)), default=0)
     with ExitStack() as stack:
-        for module in model.modules():
+        # Not those of gates inside: rescaled, they would amplify what little differs between images.
+        for module in modules[behind:]:
             if isinstance(module, nn.Linear):
                 stack.callback(module.register_forward_hook(_normalise).remove)
         model(images)
