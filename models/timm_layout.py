@@ -37,7 +37,7 @@ _TENSOR = re.compile(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(.+)")
 _SE = {"conv_reduce": "fc1", "conv_expand": "fc2"}
 
 # A file as timm publishes those it trained: efficientnet_b0_ra-3dd342df.pth.
-_FILE = re.compile(r"(efficientnet|efficientnetv2|mobilenetv3)_\w+-[0-9a-f]{8}\.pth")
+_FILE = re.compile(r"(efficientnet|efficientnetv2|mobilenetv3)_\w+-[0-9a-f]{8}\.\w+")
 
 Names = dict[str, str]
 
@@ -91,7 +91,9 @@ def _block(theirs: str, ours: str, parts: set[str], staged: bool) -> Names:
 
 def _tensor(name: str, tensor: Tensor, names: Names) -> tuple[str, Tensor]:
     module, _, leaf = name.rpartition(".")
-    ours = names.get(module, module)
+    ours = names.get(module)
+    if ours is None:
+        return name, tensor
     if ours.startswith("classifier.") and tensor.ndim == 4:  # behind the pool, a 1x1 convolution is a linear layer
         tensor = tensor.flatten(1)
     return f"{ours}.{leaf}", tensor

@@ -27,6 +27,7 @@ class WeightsInfo:
         transform: the preprocessing these weights want.
         reason: why ``auto`` fell back to random weights.
         entry: the part of the file the weights were taken from (``state_dict_ema``), None where they are all of it.
+        layout: whose names the tensors had (``timm``), None where they had ours.
     """
 
     source: str
@@ -35,6 +36,7 @@ class WeightsInfo:
     transform: Transform
     reason: str | None = None
     entry: str | None = None
+    layout: str | None = None
 
 
 def load_weights(
@@ -153,12 +155,18 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
     check_fit(model, spec, state, str(path))
     _check_finite(state, path)
     layout = layout_of(state, spec.layouts)
-    adapted = layout.adapt(model, path) if layout else None
+    transform = layout.adapt(model, path) if layout else None
     # Strict but for the norms' counters, see check_fit.
     model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
     official = next((c for c in spec.checkpoints if sha256.startswith(c.sha256_prefix)), None)
-    transform = official.transform if official and official.transform else adapted or spec.transform
-    return WeightsInfo("official" if official else "file", path.name, sha256, transform, entry=entry)
+    return WeightsInfo(
+        "official" if official else "file",
+        path.name,
+        sha256,
+        transform or (official and official.transform) or spec.transform,
+        entry=entry,
+        layout=layout.name if layout else None,
+    )
 
 
 def _check_finite(state: StateDict, path: Path) -> None:

@@ -95,9 +95,9 @@ def load_network(
         spec = get_spec(model)
         module = create_model(spec.name, num_classes=options.num_classes, **dict(options.options))
         side = options.image_size
-        size = (side, side) if side else spec.input_size
+        size = (side, side) if side else None
         loaded = load_weights(module, spec, options.weights, input_size=size, progress=progress)
-        counted = complexity(module.eval(), size)
+        counted = complexity(module.eval(), size or loaded.transform.crop)
     classes = options.num_classes or spec.num_classes
     if labels is not None and len(labels) != classes:
         raise InputError(
