@@ -97,9 +97,9 @@ def test_a_head_has_mean_0_and_deviation_1():
     model = Maps()
     settle(model, (16, 16))
     with torch.inference_mode():
-        output = model(clouds(8, 16)) / 100
+        output = model(clouds(64, 16)) / 100
     assert 0.5 < output.std() < 2
-    assert output.mean((0, 2, 3)).abs().max() < 0.3
+    assert output.mean((0, 2, 3)).abs().max() < 0.7
 
 
 @pytest.mark.parametrize(
