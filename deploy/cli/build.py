@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
     )
     parser.add_argument(
+        "--image-size", type=int, metavar="S", help="side in pixels, for a graph that leaves height and width open"
+    )
+    parser.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "tensorrt_rtx", "none"),
         default="auto",
@@ -58,6 +61,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     if args.calibration_images is not None and args.calibration_images < 1:
         raise InputError("--calibration-images is a count", got=args.calibration_images, expected="1 or more")
+    if args.image_size is not None and args.image_size < 1:
+        raise InputError("an image has pixels", got=args.image_size, expected="--image-size of 1 or more")
     request = BuildRequest(
         onnx=args.onnx,
         precision=Precision(args.precision),
@@ -70,6 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         workspace_gib=args.workspace,
         compute_capability=args.compute_capability,
         output=args.output,
+        image_size=args.image_size,
         log=args.log,
     )
     with console.bars() as bars:

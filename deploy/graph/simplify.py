@@ -15,14 +15,15 @@ _NOT_CONSTANT = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", 
 _NEXT = "Export with --no-simplify, or report the model."
 
 
-def simplify(model: ir.Model) -> ir.Model:
-    """Fold constants and batch norms, drop identities. The input is not changed.
+def simplify(model: ir.Model, *, strict: bool = True) -> ir.Model:
+    """Fold constants and batch norms, drop identities and dropouts. The input is not changed.
 
     Raises:
-        CheckFailed: onnxsim could not do its work, or :func:`leftovers` finds what it should have removed.
+        CheckFailed: onnxsim could not do its work, or, where ``strict``, :func:`leftovers` finds what it should have
+            removed.
     """
     try:
-        proto, done = onnxsim.simplify(ir.to_proto(model))
+        proto, done = onnxsim.simplify(ir.to_proto(_without_dropouts(model)))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckFailed("onnxsim cannot read the graph", got=reason, fix=_NEXT) from error
@@ -30,7 +31,7 @@ def simplify(model: ir.Model) -> ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(simplified)
     _name_new_nodes(simplified)
     clear_traces(simplified)
-    left = leftovers(simplified)
+    left = leftovers(simplified) if strict else []
     if left or not done:
         raise CheckFailed(
             "the simplified graph still holds what simplification removes",
@@ -39,6 +40,18 @@ def simplify(model: ir.Model) -> ir.Model:
         )
     simplified.ir_version = model.ir_version
     return simplified
+
+
+def _without_dropouts(model: ir.Model) -> ir.Model:
+    """onnxsim leaves those of a given ratio, which do nothing either unless they are told that this is training."""
+    if all(node.op_type != "Dropout" for node in model.graph):
+        return model
+    copy = model.clone()
+    for node in list(copy.graph):
+        if node.op_type == "Dropout" and len(node.inputs) < 3 and not any(v.uses() for v in node.outputs[1:]):
+            same = ir.node("Identity", node.inputs[:1], name=node.name)
+            ir.convenience.replace_nodes_and_values(copy.graph, node, [node], [same], node.outputs[:1], same.outputs)
+    return copy
 
 
 def leftovers(model: ir.Model) -> list[str]:
