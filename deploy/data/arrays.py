@@ -69,7 +69,7 @@ class ArraySource:
                 indices = self._chosen[start : start + size]
                 arrays = {name: reader.read(indices) for name, reader in rows.items()}
                 if self._batch is None:
-                    arrays = {name: array[0] for name, array in arrays.items()}
+                    arrays = {name: array[0, ...] for name, array in arrays.items()}
                 yield {**self._shared, **arrays}
 
     def _of_any_number(self, spec: TensorSpec) -> TensorSpec:

@@ -11,6 +11,8 @@ from deploy.graph.irtools import MIN_OPSET
 
 # onnx's converter knows the operators since then; older graphs come from tools of 2018.
 OLDEST = 7
+# Before this IR version every initializer had to be an input too.
+_NO_INPUTS = 4
 
 
 def opset_of(model: ir.Model) -> int:
@@ -29,14 +31,15 @@ def lift(model: ir.Model) -> ir.Model:
     opset = opset_of(model)
     if opset >= MIN_OPSET:
         return model
+    proto = ir.to_proto(model)
+    proto.ir_version = max(proto.ir_version, _NO_INPUTS)
     try:
-        lifted: ir.Model = ir.from_proto(version_converter.convert_version(ir.to_proto(model), MIN_OPSET))
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        lifted: ir.Model = ir.from_proto(version_converter.convert_version(proto, MIN_OPSET))
+    except (RuntimeError, ValueError, version_converter.ConvertError, onnx.checker.ValidationError) as error:
         raise InputError(
             f"the graph cannot be raised from opset {opset}",
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             expected=f"opset {OLDEST} or newer, in operators that onnx's version converter knows",
             fix=f"Export it again with opset {MIN_OPSET}.",
         ) from error
-    lifted.ir_version = max(lifted.ir_version or 0, 4)  # before IR 4 every initializer had to be an input too
     return lifted

@@ -46,7 +46,8 @@ class Judge:
         Raises:
             CheckFailed: an output is too far off. Random weights only cause a warning.
         """
-        with run_graph(twin(self._source.graph)) as reference:
+        source = self._source
+        with run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph)) as reference:
             (outputs,) = compare_runners(reference, [runner], self._batches())
         failures = DEFAULT_LIMITS[self._precision].all_failures(outputs)
         if any(failures.values()):
