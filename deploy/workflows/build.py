@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +139,8 @@ class _Job:
             if built is not None:
                 plan = _stage(staged, self._plan, built.plan)
                 self._judge_plan(plan, built)
-                info = built.info(os.path.relpath(self._onnx, self._plan.parent), onnx)
+                filed = self._onnx.read_bytes() if self._as_it_is else onnx
+                info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
                 manifest = manifest.evolve(engine=info, parity=self._parity)
                 _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
@@ -173,7 +175,7 @@ class _Job:
     def _judge_graph(self, made: Quantized) -> None:
         name, precision = self._onnx.name, self._request.precision
         if self._as_it_is:
-            self._evidence.append(f"{name}: built as it is")
+            self._evidence.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
         elif not self._judge.able:
             self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
             self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
@@ -230,7 +232,11 @@ class _Job:
             if not self._as_it_is:
                 _stage(staged, self._onnx, onnx)
             return onnx, None
-        folder = staged.enter_context(replacing_all(files.data_path(self._onnx), self._onnx))
+        folder = (
+            Path(staged.enter_context(tempfile.TemporaryDirectory()))
+            if self._as_it_is
+            else staged.enter_context(replacing_all(files.data_path(self._onnx), self._onnx))
+        )
         place = folder / self._onnx.name
         return files.write(place, files.with_manifest(made.graph, manifest)), place
 

@@ -29,7 +29,7 @@ _ROWS = 2
 class Source:
     """A loaded graph. ``manifest`` is never None: for a foreign graph it is what the graph itself tells.
 
-    ``as_filed`` is False where the file leaves axes open that ``graph`` does not.
+    ``as_filed`` is False where the file holds another form of ``graph``: older, not simplified, or with open axes.
     """
 
     path: Path
@@ -67,7 +67,10 @@ def load_source(path: Path, note: Say, warn: Say, image_size: int | None = None,
     manifest = _foreign(path, graph, precision, warn)
     _check_axes(path, manifest.inputs)
     if precision is Precision.FP32:
-        graph = prepare(graph, str(path), _feeds(graph, manifest, data), note, warn)
+        prepared = prepare(graph, str(path), _feeds(graph, manifest, data), note, warn)
+        # A large file was not simplified, only raised: the builder reads older opsets, and a copy is not made for it.
+        same = prepared is graph or not files.fits(graph)
+        return Source(path, prepared, manifest, precision, same and image_size is None)
     return Source(path, graph, manifest, precision, image_size is None)
 
 
