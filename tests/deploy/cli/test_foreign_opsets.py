@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_a_simplifier_that_fails_is_done_without(cli: Cli, here: Path, monkeypat
     built = cli.done("build", "old.onnx", "--precision", "int8", "--calibration-data", "photos", "--backend", "none")
     assert "warning: old.onnx is used as it is: onnxsim cannot read the graph (got it is Friday)" in built.err
     assert "raised from opset 13 to 19" in built.err
+
+
+def test_without_onnxsim_it_is_built_as_it_is(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch):
+    write(18)
+    monkeypatch.setitem(sys.modules, "deploy.graph.simplify", None)
+    built = cli.done("build", "old.onnx", "--precision", "fp16")
+    assert "old.onnx is not simplified: onnxsim is not installed (pip install onnxsim)" in built.err
+    assert "BatchNormalization" in {each.op_type for each in onnx.load("old.fp16.onnx").graph.node}
 
 
 def test_a_conversion_that_changes_the_result_is_refused(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch):
