@@ -12,6 +12,8 @@ from models.checkpoint import StateDict, read_state_dict
 from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
+from models.hub import hub_file
+from models.layouts import in_our_names, layout_of
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
 
@@ -21,11 +23,12 @@ class WeightsInfo:
     """What was loaded.
 
     Attributes:
-        source: ``official``, ``file`` or ``random``.
+        source: ``official``, ``file``, ``random``, or ``code``: as the network's own code loaded them.
         name, sha256: the file's; None for random weights.
         transform: the preprocessing these weights want.
         reason: why ``auto`` fell back to random weights.
         entry: the part of the file the weights were taken from (``state_dict_ema``), None where they are all of it.
+        layout: whose names the tensors had (``timm``), None where they had ours.
     """
 
     source: str
@@ -34,6 +37,7 @@ class WeightsInfo:
     transform: Transform
     reason: str | None = None
     entry: str | None = None
+    layout: str | None = None
 
 
 def load_weights(
@@ -86,6 +90,8 @@ class _Cache:
     timeout: float
 
     def file(self, checkpoint: Checkpoint) -> Path:
+        if checkpoint.hub_id:
+            return hub_file(checkpoint.hub_id, self.timeout)
         path = self.folder / checkpoint.filename
         if not (path.is_file() and sha256_of(path).startswith(checkpoint.sha256_prefix)):
             self._fetch(checkpoint, path)
@@ -107,7 +113,7 @@ class _Cache:
 def _random(
     model: nn.Module, spec: ModelSpec, size: tuple[int, int], seed: int, reason: str | None = None
 ) -> WeightsInfo:
-    settle(model, size, seed)
+    settle(model, size, seed, transform=spec.transform)
     return WeightsInfo("random", None, None, spec.transform, reason)
 
 
@@ -131,7 +137,7 @@ def _official(model: nn.Module, spec: ModelSpec, checkpoint: Checkpoint, files: 
             f"the official weights of {spec.name} are for {spec.num_classes} classes and the default options",
             fix="Give weights of your own with --weights FILE.",
         )
-    return _load(model, spec, files.file(checkpoint))
+    return _load(model, spec, files.file(checkpoint), checkpoint)
 
 
 def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
@@ -142,7 +148,7 @@ def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
     return _load(model, spec, path)
 
 
-def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
+def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | None = None) -> WeightsInfo:
     """An official file is known by its hash, wherever it lies and whatever it is called."""
     try:
         sha256 = sha256_of(path)
@@ -151,10 +157,20 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
         raise WeightsError(f"{path} cannot be read", got=error.strerror or error) from error
     check_fit(model, spec, state, str(path))
     _check_finite(state, path)
-    model.load_state_dict(state, strict=False)  # strict but for the norms' counters, see check_fit
-    official = next((c for c in spec.checkpoints if sha256.startswith(c.sha256_prefix)), None)
-    transform = official.transform if official and official.transform else spec.transform
-    return WeightsInfo("official" if official else "file", path.name, sha256, transform, entry=entry)
+    layout = layout_of(state, spec.layouts)
+    transform = layout.adapt(model, path) if layout else None
+    # Strict but for the norms' counters, see check_fit.
+    model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
+    named = (c for c in spec.checkpoints if c.sha256_prefix and sha256.startswith(c.sha256_prefix))
+    official = known or next(named, None)
+    return WeightsInfo(
+        "official" if official else "file",
+        path.name,
+        sha256,
+        transform or (official and official.transform) or spec.transform,
+        entry=entry,
+        layout=layout.name if layout else None,
+    )
 
 
 def _check_finite(state: StateDict, path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Bars, Console
-from deploy.cli.options import output_path
+from deploy.cli.options import add_image_size, output_path
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
 
@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
     )
-    parser.add_argument(
-        "--image-size", type=int, metavar="S", help="side in pixels, for a graph that leaves height and width open"
-    )
+    add_image_size(parser, "for a graph that leaves them open: height and width of its input in pixels")
     parser.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "tensorrt_rtx", "none"),
@@ -61,8 +59,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     if args.calibration_images is not None and args.calibration_images < 1:
         raise InputError("--calibration-images is a count", got=args.calibration_images, expected="1 or more")
-    if args.image_size is not None and args.image_size < 1:
-        raise InputError("an image has pixels", got=args.image_size, expected="--image-size of 1 or more")
     request = BuildRequest(
         onnx=args.onnx,
         precision=Precision(args.precision),

@@ -8,8 +8,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 from deploy.errors import InputError
 
 
-def fix_image_size(model: ir.Model, size: int) -> ir.Model:
-    """A copy whose inputs ``[batch, channels, height, width]``, or channels last, have sides of ``size`` pixels.
+def fix_image_size(model: ir.Model, size: tuple[int, int]) -> ir.Model:
+    """A copy whose image inputs, channels first or last, are of ``size`` (height, width) where they leave it open.
 
     Raises:
         InputError: no input leaves such an axis open.
@@ -17,10 +17,14 @@ def fix_image_size(model: ir.Model, size: int) -> ir.Model:
     copy = model.clone()
     opened = [value for value in copy.graph.inputs if _is_open(value)]
     if not opened:
-        raise InputError("no input leaves its image size open", got=f"--image-size {size}", fix="Leave it out.")
+        raise InputError(
+            "no input leaves its image size open", got=f"--image-size {size[0]}x{size[1]}", fix="Leave it out."
+        )
     for value in opened:
         assert value.shape is not None
-        value.shape = ir.Shape([value.shape[0], *(dim if isinstance(dim, int) else size for dim in value.shape[1:])])
+        batch, *rest = value.shape
+        wanted = (*size, 3) if rest[2] == 3 and rest[0] != 3 else (3, *size)
+        value.shape = ir.Shape([batch, *(dim if isinstance(dim, int) else new for dim, new in zip(rest, wanted))])
     _infer_again(copy)
     return copy
 

@@ -15,14 +15,14 @@ _RESIZE_OVER_CROP = 256 / 224
 _RAW_MEAN, _RAW_STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
-def default_preprocessing(inputs: Sequence[TensorSpec], image_size: int | None = None) -> Preprocessing:
+def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, int] | None = None) -> Preprocessing:
     """ImageNet's usual evaluation transform for a graph with one input of RGB images, channels first or last.
 
     Where it takes uint8, the pixels are not normalised.
 
     Args:
         inputs: the graph's inputs.
-        image_size: side in pixels, where height and width are dynamic.
+        image_size: height and width in pixels, where they are dynamic.
 
     Raises:
         InputError: the graph does not take one RGB image, or its size is not known.
@@ -34,7 +34,8 @@ def default_preprocessing(inputs: Sequence[TensorSpec], image_size: int | None =
             expected="one input [batch, 3, height, width] or [batch, height, width, 3], float32, float16 or uint8",
         )
     spec = inputs[0]
-    height, width = (dim if isinstance(dim, int) else image_size for dim in sides(spec))
+    given = image_size or (None, None)
+    height, width = (dim if isinstance(dim, int) else size for dim, size in zip(sides(spec), given))
     if height is None or width is None:
         raise InputError("this graph has no manifest and any image size", got=spec, fix="Give --image-size S.")
     usual = Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))

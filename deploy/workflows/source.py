@@ -39,7 +39,9 @@ class Source:
     as_filed: bool = True
 
 
-def load_source(path: Path, note: Say, warn: Say, image_size: int | None = None, data: Path | None = None) -> Source:
+def load_source(
+    path: Path, note: Say, warn: Say, image_size: tuple[int, int] | None = None, data: Path | None = None
+) -> Source:
     """Read an ONNX file; a missing manifest is made up with torchvision's usual preprocessing, and said.
 
     A foreign FP32 graph is raised to opset 19 and simplified (:mod:`deploy.workflows.foreign`).
@@ -48,7 +50,7 @@ def load_source(path: Path, note: Say, warn: Say, image_size: int | None = None,
         path: the file.
         note: told what was done to a foreign graph.
         warn: told what was assumed of it.
-        image_size: side in pixels, where the graph leaves height and width open.
+        image_size: height and width in pixels, where the graph leaves them open.
         data: where it is an ``.npz`` file, changes of a foreign graph are checked on its arrays.
 
     Raises:

@@ -18,16 +18,16 @@ def graph(*shape: object) -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
-@pytest.mark.parametrize("shape", [("N", 3, "H", "W"), ("N", 3, 32, "W"), (2, 3, "H", 32)])
+@pytest.mark.parametrize("shape", [("N", 3, "H", "W"), ("N", 3, 32, "W"), (2, 3, "H", 64)])
 def test_open_sides_are_closed_and_what_follows_is_known(shape):
     model = graph(*shape)
-    fixed = fix_image_size(model, 32)
-    assert list(fixed.graph.inputs[0].shape[1:]) == [3, 32, 32]
-    assert list(fixed.graph.outputs[0].shape[1:]) == [4, 16, 16]
+    fixed = fix_image_size(model, (32, 64))
+    assert list(fixed.graph.inputs[0].shape[1:]) == [3, 32, 64]
+    assert list(fixed.graph.outputs[0].shape[1:]) == [4, 16, 32]
     assert str(fixed.graph.inputs[0].shape[0]) == str(shape[0])
     assert list(model.graph.inputs[0].shape) == list(ir.Shape(shape))
 
 
 def test_nothing_to_close():
-    with pytest.raises(InputError, match=r"no input leaves its image size open \(got --image-size 32\). Leave it out"):
-        fix_image_size(graph("N", 3, 16, 16), 32)
+    with pytest.raises(InputError, match=r"leaves its image size open \(got --image-size 32x32\). Leave it"):
+        fix_image_size(graph("N", 3, 16, 16), (32, 32))
