@@ -7,6 +7,7 @@ simplifier; no settled weights, no manifest, no comparison but one.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mobilenet_v3_large")
     parser.add_argument("-o", "--output", default="model.onnx")
+    parser.add_argument("--count", action="store_true", help="print the number of nodes and compare nothing")
     args = parser.parse_args()
 
     model = create_model(args.model).eval()
@@ -32,7 +34,6 @@ def main() -> None:
         model,
         (torch.zeros(2, 3, *get_spec(args.model).input_size),),
         input_names=["input"],
-        output_names=["logits"],
         opset_version=19,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
@@ -41,6 +42,9 @@ def main() -> None:
     simplified, done = onnxsim.simplify(program.model_proto)
     assert done
     onnx.save(simplified, args.output)
+    if args.count:
+        print(json.dumps({"nodes": len(simplified.graph.node)}))
+        return
 
     images = torch.randn(2, 3, *get_spec(args.model).input_size)
     with torch.inference_mode():
