@@ -73,7 +73,7 @@ class ImageSource:
         return digest_of(self.files, self._roots)
 
     def batches(self, batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for batch, _ in image_batches(self.files, self._preprocessing, batch_size, self._on_error):
+        for batch, *_ in image_batches(self.files, self._preprocessing, batch_size, self._on_error):
             yield {self._input_name: batch}
 
     def describe(self) -> str:

@@ -52,7 +52,7 @@ class LabelledImages:
 
         Raises as :func:`~deploy.data.loading.image_batches`.
         """
-        for batch, paths in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
+        for batch, paths, _ in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
             yield {self._input_name: batch}, np.array([self.labels[path] for path in paths], np.int64), paths
 
 
