@@ -71,9 +71,7 @@ def _new_batch(size: int, preprocessing: Preprocessing) -> tuple[FloatArray, lis
     return np.empty((size, 3, *preprocessing.crop), np.float32), [], []
 
 
-def _readable(
-    paths: Sequence[Path], preprocessing: Preprocessing, on_error: OnError
-) -> Iterator[tuple[Path, _Loaded]]:
+def _readable(paths: Sequence[Path], preprocessing: Preprocessing, on_error: OnError) -> Iterator[tuple[Path, _Loaded]]:
     reasons: list[str] = []
     unreadable = 0
     for path, loaded in _load_in_order(paths, preprocessing):
@@ -87,9 +85,7 @@ def _readable(
         raise InputError("no image could be read", got=f"{unreadable} unreadable files", details=reasons)
 
 
-def _load_in_order(
-    paths: Sequence[Path], preprocessing: Preprocessing
-) -> Iterator[tuple[Path, _Loaded | InputError]]:
+def _load_in_order(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[tuple[Path, _Loaded | InputError]]:
     """Each path and its image, or why there is none. Ends its threads when it is closed, by an interrupt too."""
     remaining = iter(paths)
     threads = _threads()
