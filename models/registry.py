@@ -41,13 +41,15 @@ class Checkpoint:
     """Published weights. ``transform`` is given where these weights want another than the model's own.
 
     ``sha256_prefix`` are the first hex digits of the file's SHA-256; ``top1`` is the published ImageNet accuracy in %.
+    ``hub_id`` names a repository of the Hugging Face hub, which states the hash of its file itself.
     """
 
     tag: str
     url: str
     sha256_prefix: str
-    top1: float
+    top1: float | None
     transform: Transform | None = None
+    hub_id: str | None = None
 
     @property
     def filename(self) -> str:

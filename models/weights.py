@@ -12,6 +12,7 @@ from models.checkpoint import StateDict, read_state_dict
 from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
+from models.hub import hub_file
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
 
@@ -21,7 +22,7 @@ class WeightsInfo:
     """What was loaded.
 
     Attributes:
-        source: ``official``, ``file`` or ``random``.
+        source: ``official``, ``file``, ``random``, or ``code``: as the network's own code loaded them.
         name, sha256: the file's; None for random weights.
         transform: the preprocessing these weights want.
         reason: why ``auto`` fell back to random weights.
@@ -86,6 +87,8 @@ class _Cache:
     timeout: float
 
     def file(self, checkpoint: Checkpoint) -> Path:
+        if checkpoint.hub_id:
+            return hub_file(checkpoint.hub_id, self.timeout)
         path = self.folder / checkpoint.filename
         if not (path.is_file() and sha256_of(path).startswith(checkpoint.sha256_prefix)):
             self._fetch(checkpoint, path)
@@ -131,7 +134,7 @@ def _official(model: nn.Module, spec: ModelSpec, checkpoint: Checkpoint, files: 
             f"the official weights of {spec.name} are for {spec.num_classes} classes and the default options",
             fix="Give weights of your own with --weights FILE.",
         )
-    return _load(model, spec, files.file(checkpoint))
+    return _load(model, spec, files.file(checkpoint), checkpoint)
 
 
 def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
@@ -142,7 +145,7 @@ def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
     return _load(model, spec, path)
 
 
-def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
+def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | None = None) -> WeightsInfo:
     """An official file is known by its hash, wherever it lies and whatever it is called."""
     try:
         sha256 = sha256_of(path)
@@ -152,7 +155,8 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
     check_fit(model, spec, state, str(path))
     _check_finite(state, path)
     model.load_state_dict(state, strict=False)  # strict but for the norms' counters, see check_fit
-    official = next((c for c in spec.checkpoints if sha256.startswith(c.sha256_prefix)), None)
+    named = (c for c in spec.checkpoints if c.sha256_prefix and sha256.startswith(c.sha256_prefix))
+    official = known or next(named, None)
     transform = official.transform if official and official.transform else spec.transform
     return WeightsInfo("official" if official else "file", path.name, sha256, transform, entry=entry)
 

@@ -122,7 +122,7 @@ def _plan(path: Path, console: Console) -> int:
 
 
 def _model(name: str, console: Console) -> int:
-    from deploy.runtime.pytorch import model_facts
+    from deploy.runtime.networks import model_facts
 
     facts = model_facts(name)
     if console.as_json:

@@ -20,7 +20,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "pretrained: the official one or an error; FILE: .pth, .pt or .safetensors",
     )
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
-    parser.add_argument("--image-size", type=int, metavar="S", help="side of the square input in pixels")
+    add_image_size(parser, "height and width of the input in pixels, or the side of a square one")
     parser.add_argument(
         "--resize",
         type=int,
@@ -37,9 +37,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 def network_options(args: argparse.Namespace) -> NetworkOptions:
     """What those options say."""
-    for name, value in (("--image-size", args.image_size), ("--resize", args.resize)):
-        if value is not None and value < 1:
-            raise InputError("an image has pixels", got=value, expected=f"{name} of 1 or more")
+    if args.resize is not None and args.resize < 1:
+        raise InputError("an image has pixels", got=args.resize, expected="--resize of 1 or more")
     return NetworkOptions(
         weights=args.weights,
         num_classes=args.num_classes,
@@ -52,12 +51,25 @@ def network_options(args: argparse.Namespace) -> NetworkOptions:
     )
 
 
+def add_image_size(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--image-size``, also under timm's name for it."""
+    parser.add_argument("--image-size", "--input-size", type=_size, metavar="S|HxW", help=text)
+
+
 def output_path(text: str) -> Path:
     """A file, or a folder that is there: a slash at the end, which :class:`Path` drops, means a folder."""
     path = Path(text)
     if text.endswith("/") and not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return path
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``640`` or ``384x640``, height first; timm's ``3,224,224`` too."""
+    parts = text.lower().removeprefix("3,").replace(",", "x").split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"got {text}, expected pixels: 640, or height and width: 384x640")
+    return int(parts[0]), int(parts[-1])
 
 
 def _triple(text: str) -> tuple[float, float, float]:
