@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from deploy.cli.options import NMS_OPTIONS, add_nms_options, nms_settings
 from deploy.errors import InputError
 from deploy.specs import NmsSettings
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from deploy.runtime.base import Array, Runner
 
 TOP_K = 5
-_BOX_FLAGS = ("score_threshold", "iou_threshold", "max_detections")
 
 _T = TypeVar("_T")
 
@@ -53,30 +53,6 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     add_nms_options(parser)
 
 
-def add_nms_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which boxes of a detector count."""
-    default = NmsSettings()
-    parser.add_argument(
-        "--score-threshold", type=float, metavar="X", help=f"for detectors (default {default.score_threshold})"
-    )
-    parser.add_argument(
-        "--iou-threshold",
-        type=float,
-        metavar="X",
-        help=f"of two boxes of a class that overlap by more, the better is kept (default {default.iou_threshold})",
-    )
-    parser.add_argument(
-        "--max-detections", type=int, metavar="N", help=f"boxes per image (default {default.max_detections})"
-    )
-
-
-def nms_settings(args: argparse.Namespace, default: NmsSettings | None = None) -> NmsSettings:
-    """What those options say."""
-    default = default or NmsSettings()
-    given = {name: getattr(args, name) for name in _BOX_FLAGS}
-    return NmsSettings(**{n: getattr(default, n) if value is None else value for n, value in given.items()})
-
-
 def answers_of(runner: Runner, args: argparse.Namespace, labels: tuple[str, ...] | None) -> Answers[Any]:
     """The answers that ``runner`` gives, ``labels`` in place of its own.
 
@@ -85,7 +61,7 @@ def answers_of(runner: Runner, args: argparse.Namespace, labels: tuple[str, ...]
     """
     labels = labels or (runner.manifest.labels if runner.manifest else None)
     if not _detects(runner):
-        _refuse(args, _BOX_FLAGS, "a classifier", "boxes")
+        _refuse(args, NMS_OPTIONS, "a classifier", "boxes")
         top_k = TOP_K if args.top_k is None else args.top_k
         return _Classes(runner.outputs[0].name, top_k, labels, own=runner.manifest is not None)
     _refuse(args, ("top_k",), "a detector", "classes")

@@ -92,6 +92,9 @@ def _by_reason(key: str, reasons: dict[str, str]) -> list[list[str]]:
 
 
 def _parity(figures: dict[str, Any]) -> str:
+    if "matched" in figures:  # of a file that ends in NMS
+        shares = ", ".join(f"{100 * share:.1f} % at IoU {overlap}" for overlap, share in figures["matched"].items())
+        return f"against {figures.get('against')}: detections matched {shares}, {figures.get('images')} images"
     sqnr = figures.get("sqnr_db")
     decibel = f", SQNR {sqnr:.1f} dB" if isinstance(sqnr, float) else ""
     relative = figures.get("relative")

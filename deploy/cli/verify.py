@@ -83,8 +83,11 @@ def _print(report: VerifyReport, console: Console) -> None:
         for comparison in verdict.outputs.values()
     ]
     columns = ["", "", "max |error|", "mean |error|", "relative", "cosine", "SQNR dB", "top-1 same %", ""]
-    console.table(columns, rows)
+    if rows:
+        console.table(columns, rows)
     for verdict in report.verdicts:
         console.text(f"{verdict.name}: {verdict.execution}")
+        if verdict.detections:
+            console.text(f"{verdict.name} {'passed' if verdict.passed else 'FAILED'}: {verdict.detections}")
         for reason in verdict.failures:
             console.text(f"{verdict.name} failed: {reason}")

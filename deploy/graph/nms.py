@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.irtools import Array, add_initializer, constant, drop_unused_initializers
-from deploy.specs import NmsSettings
+from deploy.specs import NmsSettings, TensorSpec
 
 BOXES, SCORES, DETECTIONS = "boxes", "scores", "detections"
 # TensorRT's TopK gives no more.
@@ -66,6 +66,13 @@ def detach_nms(model: ir.Model) -> tuple[ir.Model, NmsSettings | None]:
     return result, settings
 
 
+def detections_spec(scores: TensorSpec, settings: NmsSettings) -> TensorSpec:
+    """The output that takes the place of a detector's, by its output ``scores``."""
+    batch, predictions, _ = scores.shape
+    rows = min(settings.max_detections, predictions) if isinstance(predictions, int) else settings.max_detections
+    return TensorSpec(DETECTIONS, "float32", (batch, rows, 6))
+
+
 def _suppression(graph: ir.Graph) -> ir.Node | None:
     return next((node for node in graph if node.name == f"{_PREFIX}selected"), None)
 
@@ -76,7 +83,7 @@ def _settings(suppression: ir.Node) -> NmsSettings:
     assert iou is not None
     assert score is not None
     # FP32's 0.45 is not Python's: through its shortest spelling it is what was typed.
-    return NmsSettings(float(str(score.item())[:9]), float(str(iou.item())[:9]), int(most.item()))
+    return NmsSettings(float(str(score.reshape(-1)[0])), float(str(iou.reshape(-1)[0])), int(most.item()))
 
 
 def _outputs(graph: ir.Graph) -> tuple[ir.Value, ir.Value, int | ir.SymbolicDim, int, int]:
@@ -102,9 +109,7 @@ class _Tail:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
 
-    def detections(
-        self, boxes: ir.Value, scores: ir.Value, classes: int, rows: int, settings: NmsSettings
-    ) -> ir.Value:
+    def detections(self, boxes: ir.Value, scores: ir.Value, classes: int, rows: int, settings: NmsSettings) -> ir.Value:
         op, const = self._op, self._constant
         last = const("last_axis", np.array([2], np.int64))
         zero = const("zero", np.zeros((), np.float32))

@@ -10,20 +10,36 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph import files
+from deploy.graph.nms import SCORES, attach_nms, detach_nms, detections_spec
 from deploy.graph.twin import precision_of
 from deploy.images.default import default_preprocessing
 from deploy.manifest import Manifest
-from deploy.specs import Precision, TensorSpec
+from deploy.specs import NmsSettings, Precision, TensorSpec
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded graph. ``manifest`` is never None: for a foreign graph it is what the graph itself tells."""
+    """A loaded graph. ``manifest`` is never None: for a foreign graph it is what the graph itself tells.
+
+    Where the file ends in NMS, ``graph`` and ``manifest`` are those of the network before it, and ``nms`` is not None.
+    """
 
     path: Path
     graph: ir.Model
     manifest: Manifest
     precision: Precision
+    nms: NmsSettings | None = None
+
+    def finished(self, graph: ir.Model, manifest: Manifest) -> tuple[ir.Model, Manifest]:
+        """``graph``, made of this one, with its manifest, as files of it are: ending in NMS where this one's does."""
+        return (graph, manifest) if self.nms is None else with_nms(graph, manifest, self.nms)
+
+
+def with_nms(graph: ir.Model, manifest: Manifest, settings: NmsSettings) -> tuple[ir.Model, Manifest]:
+    """A detector's graph that ends in NMS, and the manifest that says so. Raises as :func:`attach_nms`."""
+    ended = attach_nms(graph, settings)
+    (scores,) = (spec for spec in manifest.outputs if spec.name == SCORES)
+    return ended, manifest.evolve(nms=settings, outputs=(detections_spec(scores, settings),))
 
 
 def load_source(path: Path, warn: Callable[[str], None]) -> Source:
@@ -32,10 +48,12 @@ def load_source(path: Path, warn: Callable[[str], None]) -> Source:
     Raises:
         InputError: the file cannot be read.
     """
-    graph = files.load(path)
+    graph, nms = detach_nms(files.load(path))
     precision = precision_of(graph)
     manifest = files.read_manifest(graph, str(path)) or _foreign(path, graph, precision, warn)
-    return Source(path, graph, manifest, precision)
+    if nms is not None:
+        manifest = manifest.evolve(nms=None, outputs=_specs(graph.graph.outputs))
+    return Source(path, graph, manifest, precision, nms)
 
 
 def _foreign(path: Path, graph: ir.Model, precision: Precision, warn: Callable[[str], None]) -> Manifest:

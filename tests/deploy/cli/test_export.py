@@ -106,7 +106,10 @@ def test_the_list(cli: Cli, empty: Path):
         ),
         ([*SMALL, "--option", "width_mult=nan"], "option 'width_mult' is of another type (got 'nan'; expected float)"),
         ([*SMALL, "--option", "width_mult=0"], "MobileNetV3 cannot be built so (got width_mult=0"),
-        ([*SMALL, "--image-size", "0"], "argument --image-size/--input-size: got 0, expected pixels: 640, or height and width: 384x640"),
+        (
+            [*SMALL, "--image-size", "0"],
+            "argument --image-size/--input-size: got 0, expected pixels: 640, or height and width: 384x640",
+        ),
         ([*SMALL, "--image-size", "big"], "argument --image-size: invalid int value: 'big'"),
         ([*SMALL, "--num-classes", "0"], "a classifier needs classes (got 0; expected num_classes of 1 or more)"),
         ([*SMALL, "--labels", "nope.txt"], "cannot read the labels in nope.txt (got no such file or directory)"),
