@@ -19,12 +19,12 @@ _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
 
 
 def settle(model: nn.Module, input_size: tuple[int, int], seed: int = 0, batches: int = 2) -> None:
-    """Initialise ``model`` from ``seed`` and fit its batch norms and linear layers to synthetic images.
+    """Initialise ``model`` from ``seed`` and fit its batch norms and last layers to synthetic images.
 
-    Norms take their statistics from ``batches`` batches in train mode. Then every linear layer is rescaled to outputs
-    of mean 0 and deviation 1 over images (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height,
-    width); equal arguments give equal weights. PyTorch's global random state, the modes of the modules and the
-    momentum of the norms stay as they are.
+    Norms take their statistics from ``batches`` batches in train mode. Then every linear layer, and the convolutions a
+    detector names as its ``heads``, are rescaled to outputs of mean 0 and deviation 1 over images and positions
+    (data-dependent initialisation, arXiv 1511.06422). ``input_size`` is (height, width); equal arguments give equal
+    weights. PyTorch's global random state, the modes of the modules and the momentum of the norms stay as they are.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _modes_kept(model):
         torch.manual_seed(seed)
@@ -67,22 +67,23 @@ def _fit_norms(model: nn.Module, images: list[Tensor]) -> None:
 
 def _fit_linears(model: nn.Module, images: Tensor) -> None:
     model.eval()
+    heads = set(getattr(model, "heads", ()))
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) or module in heads:
                 stack.callback(module.register_forward_hook(_normalise).remove)
         model(images)
 
 
-def _normalise(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Rescale a linear layer so that this output has mean 0 for each feature and deviation 1 over all of them."""
-    mean = output.mean(0)
+def _normalise(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Rescale a layer so that this output has mean 0 for each feature (axis 1) and deviation 1 over all of them."""
+    mean = output.mean([axis for axis in range(output.ndim) if axis != 1], keepdim=True)
     scale = 1 / (output - mean).std().clamp_min(1e-6)
     layer.weight *= scale
     bias: Tensor | None = layer.bias
     if bias is None:
         return output * scale
-    bias.copy_((bias - mean) * scale)
+    bias.copy_((bias - mean.flatten()) * scale)
     return (output - mean) * scale
 
 

@@ -118,6 +118,7 @@ def _list(console: Console) -> int:
     if console.as_json:
         console.document(models)
         return 0
+    columns = ["model", "parameters", "GMACs", "input", "top-1 %", "aliases", "note"]
     rows = [
         [
             m["name"],
@@ -126,10 +127,12 @@ def _list(console: Console) -> int:
             m["input_size"],
             m["top1"] or "",
             ", ".join(m["aliases"]),
+            m["note"],
         ]
         for m in models
     ]
-    console.table(["model", "parameters", "GMACs", "input", "top-1 %", "aliases"], rows)
+    shown = len(columns) if any(m["note"] for m in models) else -1
+    console.table(columns[:shown], [row[:shown] for row in rows])
     return 0
 
 

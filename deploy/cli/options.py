@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.errors import InputError
@@ -12,8 +13,20 @@ from deploy.specs import NetworkOptions, NmsSettings
 NMS_OPTIONS = ("score_threshold", "iou_threshold", "max_detections")
 
 
+def add_architecture_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which network a model's name means, whatever its weights."""
+    _add_sizes(parser)
+    _add_option(parser)
+
+
+def architecture_options(args: argparse.Namespace) -> NetworkOptions:
+    """What those options say."""
+    options = tuple(_option(text) for text in args.option)
+    return NetworkOptions(num_classes=args.num_classes, image_size=args.image_size, options=options)
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which network a model's name means."""
+    """The options that say which network a model's name means, with its weights and their preprocessing."""
     parser.add_argument(
         "--weights",
         default="auto",
@@ -21,8 +34,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="auto: the official checkpoint if it is cached or reachable, else random with a warning (default); "
         "pretrained: the official one or an error; FILE: .pth, .pt or .safetensors",
     )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
-    add_image_size(parser, "height and width of the input in pixels, or the side of a square one")
+    _add_sizes(parser)
     parser.add_argument(
         "--resize",
         type=int,
@@ -32,24 +44,31 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of that resize, likewise")
     parser.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels of 0 to 1, likewise")
     parser.add_argument("--std", type=_triple, metavar="R,G,B", help="what they are divided by then, likewise")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
-    )
+    _add_option(parser)
 
 
 def network_options(args: argparse.Namespace) -> NetworkOptions:
     """What those options say."""
     if args.resize is not None and args.resize < 1:
         raise InputError("an image has pixels", got=args.resize, expected="--resize of 1 or more")
-    return NetworkOptions(
+    return replace(
+        architecture_options(args),
         weights=args.weights,
-        num_classes=args.num_classes,
-        image_size=args.image_size,
         resize=args.resize,
         interpolation=args.interpolation,
         mean=args.mean,
         std=args.std,
-        options=tuple(_option(text) for text in args.option),
+    )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
+    add_image_size(parser, "height and width of the input in pixels, or the side of a square one")
+
+
+def _add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
     )
 
 

@@ -33,7 +33,8 @@ def export_graph(
         InputError: torch.export cannot trace the model, or it returns another number of tensors.
     """
     examples = tuple(_example(spec, batch or _TRACED) for spec in inputs)
-    dynamic = None if batch else tuple({0: torch.export.Dim(BATCH)} if _batched(spec) else None for spec in inputs)
+    axis = torch.export.Dim(BATCH)
+    dynamic = None if batch else tuple({0: axis} if _batched(spec) else None for spec in inputs)
     program = _traced(model.eval(), examples, dynamic, [spec.name for spec in inputs])
     exported = program.model
     _name_outputs(exported.graph, outputs, type(model).__name__)

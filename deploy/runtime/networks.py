@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from deploy.errors import InputError, MachineError
 from deploy.manifest import Weights
 from deploy.runtime.pytorch import TorchRunner, output_specs
 from deploy.specs import BATCH, NetworkOptions, Preprocessing, TensorSpec, image_input
-from models import ModelError, ModelSpec, Transform, WeightsUnavailable, get_spec, imagenet_labels, list_models
+from models import (
+    ModelError,
+    ModelSpec,
+    Transform,
+    WeightsUnavailable,
+    check_image_size,
+    coco_labels,
+    get_spec,
+    imagenet_labels,
+    list_models,
+)
 from models.complexity import complexity
 from models.download import Progress
 from models.resolve import Resolved, resolve
@@ -72,7 +84,8 @@ def load_network(
         MachineError: official weights were insisted on and cannot be had here.
     """
     with _model_errors():
-        found = resolve(model, options.num_classes, options.image_size, dict(options.options))
+        found = _resolve(model, options)
+        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
         loaded = _load(found, options, progress)
     preprocessing = _preprocessing(loaded.transform, options) if found.takes_images else None
     inputs = _inputs(found, preprocessing)
@@ -144,6 +157,8 @@ def _labels(
         raise InputError("the labels are not this network's", got=f"{len(given)} labels", expected=f"{classes} classes")
     if given is None and loaded.source == "official" and classes == len(imagenet_labels()):
         return imagenet_labels()
+    if given is None and _task(outputs) == "detection" and classes == len(coco_labels()):
+        return coco_labels()  # detectors of 80 classes are COCO's: --labels says otherwise
     return given
 
 
@@ -181,24 +196,52 @@ def model_table() -> list[dict[str, Any]]:
     return [model_facts(name) for name in list_models()]
 
 
-def model_facts(name: str) -> dict[str, Any]:
-    """What is known of one model without creating it.
+def model_facts(name: str, options: NetworkOptions = NetworkOptions()) -> dict[str, Any]:
+    """What is known of one model; a registered one is not created for it.
 
     Raises:
         InputError: there is none of that name.
     """
     with _model_errors():
-        spec: ModelSpec = get_spec(name)
+        spec: ModelSpec = _resolve(name, options).spec if ":" in name else get_spec(name)
     return {
         "name": spec.name,
         "family": spec.family,
         "task": spec.task,
         "parameters": spec.parameters,
-        "gmacs": spec.gmacs,
+        "gmacs": spec.gmacs if math.isfinite(spec.gmacs) else None,
         "input_size": f"{spec.input_size[0]}x{spec.input_size[1]}",
         "top1": spec.checkpoints[0].top1 if spec.checkpoints else None,
         "checkpoints": [checkpoint.tag for checkpoint in spec.checkpoints],
         "options": {option: str(default) for option, default in spec.options.items()},
         "aliases": list(spec.aliases),
+        "note": getattr(spec, "note", ""),
         "paper": spec.paper,
     }
+
+
+def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[str, Any]:
+    """What one image costs the network that ``options`` mean, in all and per layer. No weights are made or read.
+
+    Raises:
+        InputError: no such model or option, or images of that size do not pass through the network.
+    """
+    with _model_errors(), torch.device("cpu" if ":" in name else "meta"):  # others' code may need real memory
+        found = _resolve(name, options)
+        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
+    size = options.image_size or found.spec.input_size
+    shapes = [(1, 3, *size)] if found.takes_images else [(1, *e.shape[1:]) for e in found.examples.values()]
+    feeds = list(found.examples.values()) if found.examples else size
+    try:
+        counted = complexity(found.module, feeds)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        what = f"{name} cannot be counted for images of {size[0]}x{size[1]}"
+        raise InputError(what, got=reason, fix="Does it take another --image-size?") from error
+    totals = {key: value for key, value in asdict(counted).items() if key != "layers"}
+    layers = [{**asdict(layer), "outputs": [list(shape) for shape in layer.outputs]} for layer in counted.layers]
+    return {"inputs": shapes, **totals, "flops": counted.flops, "layers": layers}
+
+
+def _resolve(name: str, options: NetworkOptions) -> Resolved:
+    return resolve(name, options.num_classes, options.image_size, dict(options.options))
