@@ -102,6 +102,7 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
         ["weights", " ".join(filter(None, [weights.source, weights.name, weights.sha256 and weights.sha256[:12]]))],
         ["inputs", ", ".join(map(str, manifest.inputs))],
         ["outputs", ", ".join(map(str, manifest.outputs))],
+        *([["NMS inside", str(manifest.nms)]] if manifest.nms else []),
         ["preprocessing", str(manifest.preprocessing) if manifest.preprocessing else "none"],
         ["labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:3])}, …" if manifest.labels else "none"],
         ["made by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
