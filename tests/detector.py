@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import files
 from deploy.manifest import Manifest, Weights
-from deploy.specs import Precision, Preprocessing, TensorSpec
+from deploy.specs import NmsSettings, Precision, Preprocessing, TensorSpec
+from deploy.workflows.source import with_nms
 
 SIDE, CLASSES = 64, 5
 LABELS = ("ant", "bee", "cat", "dog", "elk")
@@ -149,4 +150,10 @@ def manifest(**changes: object) -> Manifest:
 def write_detector(path: Path, **changes: object) -> Path:
     """The detector with its manifest, some fields of it changed."""
     files.save(path, detector(), manifest(**changes))
+    return path
+
+
+def write_with_nms(path: Path, settings: NmsSettings, **changes: object) -> Path:
+    """The detector that ends in NMS."""
+    files.save(path, *with_nms(detector(), manifest(**changes), settings))
     return path

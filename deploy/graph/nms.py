@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.irtools import Array, add_initializer, constant, drop_unused_initializers
+from deploy.images.detect import BOXES, DETECTIONS, SCORES
 from deploy.specs import NmsSettings, TensorSpec
 
-BOXES, SCORES, DETECTIONS = "boxes", "scores", "detections"
 # TensorRT's TopK gives no more.
 MOST_DETECTIONS = 3840
 # Of every node of the tail: that is how it is found again.

@@ -14,9 +14,9 @@ from deploy.artifacts import check_writable
 from deploy.errors import CheckFailed, InputError
 from deploy.graph import files
 from deploy.graph.export import export_graph
-from deploy.graph.nms import BOXES, SCORES
 from deploy.graph.simplify import simplify
 from deploy.images.classify import read_labels
+from deploy.images.detect import BOXES, SCORES
 from deploy.manifest import Manifest
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph import files
-from deploy.graph.nms import SCORES, attach_nms, detach_nms, detections_spec
+from deploy.graph.nms import attach_nms, detach_nms, detections_spec
 from deploy.graph.twin import precision_of
 from deploy.images.default import default_preprocessing
+from deploy.images.detect import SCORES
 from deploy.manifest import Manifest
 from deploy.specs import NmsSettings, Precision, TensorSpec
 
