@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 # Importing a family registers its models.
+from models import efficientnet as efficientnet
+from models import efficientnet_v2 as efficientnet_v2
+from models import effnetv2 as effnetv2
 from models import mobilenetv3 as mobilenetv3
 from models import shufflenet_v1 as shufflenet_v1
 from models import shufflenet_v2 as shufflenet_v2

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import WeightsError
+from models.layouts import in_our_names
 from models.registry import ModelSpec, get_spec, list_models
 
 Shapes = dict[str, tuple[int, ...]]
@@ -17,6 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 _SHOWN = 3
 # Batch norm counts its updates; files from before PyTorch 0.4.1 lack the counter and inference has no use for it.
 _COUNTER = "num_batches_tracked"
+_STATISTICS = ("running_mean", "running_var")
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
@@ -29,12 +32,12 @@ def check_fit(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor], wh
 
     The error lists what differs and, where it can be found, the model, options and classes that would fit.
     """
-    wanted, given = shapes_of(model.state_dict()), shapes_of(state)
+    wanted, given = shapes_of(model.state_dict()), shapes_of(in_our_names(state, spec.layouts))
     if wanted == given:
         return
     raise WeightsError(
         f"the weights in {where} do not fit {spec.name}",
-        fix=_advice(model, spec, given),
+        fix=_advice(model, spec, state),
         details=_report(wanted, given),
     )
 
@@ -64,15 +67,34 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _advice(model: nn.Module, spec: ModelSpec, given: Shapes) -> str | None:
+def _advice(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor]) -> str | None:
+    given = shapes_of(in_our_names(state, spec.layouts))
     if _with_classes_of(model, given) == given:
         classes = _classes(model, given)
         return f"They were trained for {classes} classes: --num-classes {classes}"
     for other, options in _candidates(spec):
+        given = shapes_of(in_our_names(state, other.layouts))
+        if not _may_fit(other, options, given):
+            continue
         network = default_network(other, **options)
         if _with_classes_of(network, given) == given:
             return f"They are {other.name}'s: {_command(other, options, network, given)}"
     return None
+
+
+def _may_fit(spec: ModelSpec, options: Mapping[str, Any], given: Shapes) -> bool:
+    """Whether the number of parameters agrees, where the spec tells it: making a network to see takes much longer."""
+    if not _is_default(spec, options) or spec.task == "detection":  # a detector's classes are not a matrix's rows
+        return True
+    learnt = (math.prod(shape) for name, shape in given.items() if not name.endswith(_STATISTICS))
+    surplus = sum(learnt) - spec.parameters
+    # A classifier, with or without bias, for other classes than the spec's accounts for a difference.
+    classifiers = (shape for shape in given.values() if len(shape) == 2)
+    return surplus == 0 or any(
+        surplus == (classes - spec.num_classes) * (features + bias)
+        for classes, features in classifiers
+        for bias in (0, 1)
+    )
 
 
 def _command(spec: ModelSpec, options: Mapping[str, Any], network: nn.Module, given: Shapes) -> str:
@@ -84,12 +106,19 @@ def _command(spec: ModelSpec, options: Mapping[str, Any], network: nn.Module, gi
     return " ".join(flags)
 
 
-def _candidates(spec: ModelSpec) -> Iterator[tuple[ModelSpec, dict[str, Any]]]:
-    """Every model in its published variants, the given one and its family first."""
-    specs = [get_spec(name) for name in list_models()]
-    for other in sorted(specs, key=lambda s: (s.name != spec.name, s.family != spec.family)):
-        for values in itertools.product(*other.variants.values()):
-            yield other, dict(zip(other.variants, values, strict=True))
+def _candidates(spec: ModelSpec) -> list[tuple[ModelSpec, dict[str, Any]]]:
+    """Every model in its published variants: default options first, and among them the given model and its family."""
+    specs = sorted(map(get_spec, list_models()), key=lambda s: (s.name != spec.name, s.family != spec.family))
+    variants = [
+        (other, dict(zip(other.variants, values, strict=True)))
+        for other in specs
+        for values in itertools.product(*other.variants.values())
+    ]
+    return sorted(variants, key=lambda variant: not _is_default(*variant))
+
+
+def _is_default(spec: ModelSpec, options: Mapping[str, Any]) -> bool:
+    return all(value == spec.options[name] for name, value in options.items())
 
 
 def _heads(network: nn.Module) -> list[str]:

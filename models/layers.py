@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+
+from models.padding import Conv2d
 
 Activation = Callable[[], nn.Module]
 
@@ -29,7 +32,7 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
     ) -> None:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        conv = Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         super().__init__(conv, norm(outputs), *([activation()] if activation else []))
 
 
@@ -47,6 +50,20 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale: Tensor = self.gate(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
         return scale * x
+
+
+class StochasticDepth(nn.Module):
+    """Drops the residual branch of whole images in training with ``probability`` (arXiv 1603.09382)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        kept = 1 - self.probability
+        return x * torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(kept).div_(kept)
 
 
 def init_convolutions(network: nn.Module) -> None:

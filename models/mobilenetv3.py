@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 from models.layers import Activation, ConvNormAct, SqueezeExcite, init_convolutions, make_divisible
+from models.padding import AUTO, PaddedNetwork
 from models.registry import Checkpoint, Transform, register
+from models.timm_layout import timm_layout
 
 RE: Activation = nn.ReLU
 HS: Activation = nn.Hardswish
@@ -102,7 +104,7 @@ class Bottleneck(nn.Module):
         return x + y if self.residual else y
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(PaddedNetwork):
     """Images ``[N, 3, H, W]`` to logits ``[N, num_classes]``. ``head`` is the width of the last hidden layer."""
 
     def __init__(self, stem: int, rows: Sequence[Row], head: int, num_classes: int, dropout: float) -> None:
@@ -134,14 +136,22 @@ class MobileNetV3(nn.Module):
 
 
 def _build(
-    rows: Sequence[Row], head: int, num_classes: int, width_mult: float, reduced_tail: bool, dropout: float
+    rows: Sequence[Row],
+    head: int,
+    num_classes: int,
+    width_mult: float,
+    reduced_tail: bool,
+    dropout: float,
+    padding: str,
 ) -> MobileNetV3:
     if width_mult <= 0 or not 0 <= dropout < 1:
         got = f"width_mult={width_mult}, dropout={dropout}"
         raise ModelError("MobileNetV3 cannot be built so", got=got, expected="width_mult > 0, 0 <= dropout < 1")
     head = make_divisible(head // (2 if reduced_tail else 1) * width_mult)
     stem = make_divisible(STEM * width_mult)
-    return MobileNetV3(stem, scaled(rows, width_mult, reduced_tail), head, num_classes, dropout)
+    network = MobileNetV3(stem, scaled(rows, width_mult, reduced_tail), head, num_classes, dropout)
+    network.ask_padding(padding)
+    return network
 
 
 _FACTS: dict[str, Any] = {
@@ -149,6 +159,7 @@ _FACTS: dict[str, Any] = {
     "paper": "Searching for MobileNetV3 (arXiv 1905.02244)",
     "input_size": (224, 224),
     "variants": {"width_mult": (1.0, 0.35, 0.5, 0.75, 1.25), "reduced_tail": (False, True)},
+    "layouts": (timm_layout({"conv_head": "classifier.0", "classifier": "classifier.3"}, staged=False),),
 }
 _URL = "https://download.pytorch.org/models/"
 
@@ -165,10 +176,15 @@ _URL = "https://download.pytorch.org/models/"
     gmacs=0.217,
 )
 def mobilenet_v3_large(
-    *, num_classes: int = 1000, width_mult: float = 1.0, reduced_tail: bool = False, dropout: float = 0.2
+    *,
+    num_classes: int = 1000,
+    width_mult: float = 1.0,
+    reduced_tail: bool = False,
+    dropout: float = 0.2,
+    padding: str = AUTO,
 ) -> MobileNetV3:
     """MobileNetV3-Large (table 1)."""
-    return _build(LARGE, 1280, num_classes, width_mult, reduced_tail, dropout)
+    return _build(LARGE, 1280, num_classes, width_mult, reduced_tail, dropout, padding)
 
 
 @register(
@@ -180,7 +196,12 @@ def mobilenet_v3_large(
     gmacs=0.057,
 )
 def mobilenet_v3_small(
-    *, num_classes: int = 1000, width_mult: float = 1.0, reduced_tail: bool = False, dropout: float = 0.2
+    *,
+    num_classes: int = 1000,
+    width_mult: float = 1.0,
+    reduced_tail: bool = False,
+    dropout: float = 0.2,
+    padding: str = AUTO,
 ) -> MobileNetV3:
     """MobileNetV3-Small (table 2)."""
-    return _build(SMALL, 1024, num_classes, width_mult, reduced_tail, dropout)
+    return _build(SMALL, 1024, num_classes, width_mult, reduced_tail, dropout, padding)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from models.errors import ModelError, UnknownModel
+from models.layouts import Layout
 
 Builder = Callable[..., nn.Module]
 
@@ -63,6 +64,7 @@ class ModelSpec:
     ``checkpoints`` go from best to worst. ``variants`` are the option values that published checkpoints use: where a
     checkpoint does not fit, they are tried to say which model it belongs to. ``task`` is ``classification`` (the
     network returns logits) or ``detection`` (boxes and scores). Image sides must be multiples of ``size_multiple``.
+    ``layouts`` are foreign ones of checkpoints that fit. ``note`` keeps the model apart from another of a like name.
     """
 
     name: str
@@ -79,6 +81,8 @@ class ModelSpec:
     checkpoints: tuple[Checkpoint, ...] = ()
     variants: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    note: str = ""
 
     @property
     def options(self) -> dict[str, Any]:

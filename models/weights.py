@@ -13,6 +13,7 @@ from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
 from models.hub import hub_file
+from models.layouts import in_our_names, layout_of
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
 
@@ -27,6 +28,7 @@ class WeightsInfo:
         transform: the preprocessing these weights want.
         reason: why ``auto`` fell back to random weights.
         entry: the part of the file the weights were taken from (``state_dict_ema``), None where they are all of it.
+        layout: whose names the tensors had (``timm``), None where they had ours.
     """
 
     source: str
@@ -35,6 +37,7 @@ class WeightsInfo:
     transform: Transform
     reason: str | None = None
     entry: str | None = None
+    layout: str | None = None
 
 
 def load_weights(
@@ -110,7 +113,7 @@ class _Cache:
 def _random(
     model: nn.Module, spec: ModelSpec, size: tuple[int, int], seed: int, reason: str | None = None
 ) -> WeightsInfo:
-    settle(model, size, seed)
+    settle(model, size, seed, transform=spec.transform)
     return WeightsInfo("random", None, None, spec.transform, reason)
 
 
@@ -154,11 +157,20 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | Non
         raise WeightsError(f"{path} cannot be read", got=error.strerror or error) from error
     check_fit(model, spec, state, str(path))
     _check_finite(state, path)
-    model.load_state_dict(state, strict=False)  # strict but for the norms' counters, see check_fit
+    layout = layout_of(state, spec.layouts)
+    transform = layout.adapt(model, path) if layout else None
+    # Strict but for the norms' counters, see check_fit.
+    model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
     named = (c for c in spec.checkpoints if c.sha256_prefix and sha256.startswith(c.sha256_prefix))
     official = known or next(named, None)
-    transform = official.transform if official and official.transform else spec.transform
-    return WeightsInfo("official" if official else "file", path.name, sha256, transform, entry=entry)
+    return WeightsInfo(
+        "official" if official else "file",
+        path.name,
+        sha256,
+        transform or (official and official.transform) or spec.transform,
+        entry=entry,
+        layout=layout.name if layout else None,
+    )
 
 
 def _check_finite(state: StateDict, path: Path) -> None:

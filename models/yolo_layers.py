@@ -35,11 +35,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.cv1 = Conv(channels, channels)
         self.cv2 = Conv(channels, channels, 3)
-        self.shortcut = shortcut
+        self.residual = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.cv2(self.cv1(x))
-        return x + y if self.shortcut else y
+        return x + y if self.residual else y
 
 
 class C3(nn.Module):
@@ -108,11 +108,11 @@ class FusedMBConv(nn.Module):
             self.expansion_conv, self.project_conv = None, Conv(inputs, outputs, 3, stride)
         else:
             self.expansion_conv, self.project_conv = Conv(inputs, inside, 3, stride), Conv(inside, outputs)
-        self.shortcut = stride == 1 and inputs == outputs
+        self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.project_conv(self.expansion_conv(x) if self.expansion_conv else x)
-        return x + y if self.shortcut else y
+        return x + y if self.residual else y
 
 
 class MBConv(nn.Module):
@@ -125,8 +125,8 @@ class MBConv(nn.Module):
         self.dw_conv = Conv(inside, inside, 3, stride, groups=inside)
         self.se = Gate(inside, inside // 4)
         self.project_conv = Conv(inside, outputs)
-        self.shortcut = stride == 1 and inputs == outputs
+        self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.project_conv(self.se(self.dw_conv(self.expansion_conv(x))))
-        return x + y if self.shortcut else y
+        return x + y if self.residual else y

@@ -58,7 +58,7 @@ def _name_constants(node: ir.Node) -> None:
     """Constants that the exporter made (``val_22``) get the name of the first node that uses them."""
     for index, value in enumerate(node.inputs):
         if value is not None and value.is_initializer() and (value.name or "").startswith("val_"):
-            value.name = f"{node.name}:{index}"
+            value.name = f"{node.name}:in{index}"  # ":1" is the node's second output
 
 
 def clear_traces(model: ir.Model) -> None:
