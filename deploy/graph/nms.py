@@ -23,6 +23,7 @@ from deploy.specs import NmsSettings, TensorSpec
 MOST_DETECTIONS = 3840
 # Of every node of the tail: that is how it is found again.
 _PREFIX = "nms/"
+_INNER = np.array([1, 2], np.int64)
 
 
 def attach_nms(model: ir.Model, settings: NmsSettings) -> ir.Model:
@@ -136,13 +137,20 @@ class _Tail:
         kept = op("ScatterND", "kept", [empty, place, op("GatherND", "found", [best, place])])  # [B, P]
         number = op("Gather", "class", [const("numbers", np.arange(classes, dtype=np.float32)), index])  # [B, P, 1]
         table = op("Concat", "table", [boxes, op("Unsqueeze", "score", [kept, last]), number], axis=2)  # [B, P, 6]
-        top = op("TopK", "top", [kept, const("rows", np.array([rows], np.int64))], outputs=2, axis=1)  # [B, K]
+        top = op("TopK", "top", [kept, const("most_rows", np.array([rows], np.int64))], outputs=2, axis=1)  # [B, K]
         order = op("Unsqueeze", "order", [top.producer().outputs[1], last])  # type: ignore[union-attr]
         ordered = op("GatherND", "ordered", [table, order], batch_dims=1)  # [B, K, 6]
         found = op("Greater", "is_found", [op("Unsqueeze", "top_score", [top, last]), zero])
-        detections = op("Where", DETECTIONS, [found, ordered, zero])
+        # An overflow would select nothing and look like an empty image: so NaN and infinity reach every row of theirs.
+        alarm = op("Add", "alarm", [self._zeros(boxes, zero), self._zeros(scores, zero)])  # [B, 1, 1]
+        detections = op("Add", DETECTIONS, [op("Where", "rows", [found, ordered, zero]), alarm])
         detections.name = DETECTIONS
         return detections
+
+    def _zeros(self, value: ir.Value, zero: ir.Value) -> ir.Value:
+        """0 for each image, NaN where a number of it is not finite."""
+        product = self._op("Mul", f"{value.name}_by_zero", [value, zero])
+        return self._op("ReduceSum", f"{value.name}_alarm", [product, self._constant(f"{value.name}_axes", _INNER)])
 
     def _op(self, kind: str, name: str, inputs: Sequence[ir.Value], outputs: int = 1, **attributes: object) -> ir.Value:
         written = ir.node(kind, inputs, attributes, num_outputs=outputs, name=f"{_PREFIX}{name}")  # type: ignore[arg-type]

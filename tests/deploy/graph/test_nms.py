@@ -96,6 +96,17 @@ def test_it_selects_what_the_host_does(rows: int, boxes: int, classes: int, sett
     np.testing.assert_array_equal(ours["detections"], wanted)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(1, 7, 2), (1, 7, 5)], ids=["boxes", "scores"])
+def test_what_is_not_finite_does_not_look_like_an_empty_image(place: tuple[int, ...], bad: float) -> None:
+    made = random_predictions(0, 3, 40, 3)
+    feed = np.concatenate([made["boxes"], made["scores"]], axis=2)
+    feed[place] = bad
+    found = run(attach_nms(predictor(40, 3), NmsSettings()), feed)["detections"]
+    assert np.isnan(found[1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
+
+
 def test_the_shape_is_fixed_but_for_the_batch() -> None:
     settings = NmsSettings(0.05, 0.45, 100)
     model = attach_nms(detector(), settings)
