@@ -61,8 +61,6 @@ def test_detections_are_those_of_opencv_and_onnx_runtime(cli: Cli, there: Path):
     # A grey level that was rounded otherwise can swap two boxes that score alike, or move one over a threshold.
     alike = [any(d["index"] == i and np.abs(d["box"] - box).max() < 1 for d in found) for i, _, box in wanted]
     assert np.mean(alike) > 0.8
-    assert (found[0]["index"], found[0]["score"]) == (wanted[0][0], pytest.approx(wanted[0][1], abs=0.01))
-    np.testing.assert_allclose(found[0]["box"], wanted[0][2], atol=0.5)
     assert all(d["label"] == LABELS[d["index"]] for d in found)
 
 
