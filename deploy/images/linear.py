@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from deploy.images.decode import RgbImage
 
+# Rows at a time: what is computed on the way stays in the cache, and is not asked of the system anew.
+_BLOCK = 32
+
 _Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
 
@@ -23,31 +26,44 @@ def resize_linear(image: RgbImage, size: tuple[int, int]) -> RgbImage:
     height, width = image.shape[:2]
     rows = image.reshape(height, width * 3)
     above, below, down = _taps(height, size[0])
-    columns = _taps(width, size[1])
-    if height > 2 * size[0]:  # then most rows are never looked at
-        upper, lower = _across(rows[above], columns), _across(rows[below], columns)
-    else:
-        everything = _across(rows, columns)
-        upper, lower = everything[above], everything[below]
-    mixed = _mix(upper, lower, down[:, None])
-    mixed += np.float32(0.5)  # rounds half up, as the conversion cuts
-    return mixed.astype(np.uint8).reshape(*size, 3)
+    columns = _by_channel(_taps(width, size[1]))
+    resized = np.empty((size[0], size[1] * 3), np.uint8)
+    for start in range(0, size[0], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mixed = _mix(*_lines(rows, above[block], below[block], columns), down[block, None])
+        mixed += np.float32(0.5)  # rounds half up, as the assignment cuts
+        resized[block] = mixed
+    return resized.reshape(*size, 3)
+
+
+def _lines(
+    rows: npt.NDArray[np.uint8], above: npt.NDArray[np.intp], below: npt.NDArray[np.intp], columns: _Taps
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The rows ``above`` and ``below``, resized along the second axis: each once where they lie close together."""
+    first, last = above[0], below[-1] + 1
+    if last - first > 2 * len(above):  # far apart: most rows in between are not needed
+        return _across(rows[above], columns), _across(rows[below], columns)
+    lines = _across(rows[first:last], columns)
+    return lines[above - first], lines[below - first]
 
 
 def _across(rows: npt.NDArray[np.uint8], columns: _Taps) -> npt.NDArray[np.float32]:
-    """Rows of pixels ``[rows, width * 3]``, resized along the second axis."""
     left, right, weight = columns
+    first, second = (np.take(rows, taps, axis=1).astype(np.float32) for taps in (left, right))
+    return _mix(first, second, weight)
+
+
+def _by_channel(taps: _Taps) -> _Taps:
+    """Those of pixels, for the three channels of each, one behind the other."""
+    first, second, weight = taps
     channels = np.arange(3)
-    first, second = (
-        np.take(rows, (3 * taps[:, None] + channels).ravel(), axis=1).astype(np.float32) for taps in (left, right)
-    )
-    return _mix(first, second, np.repeat(weight, 3))
+    return (3 * first[:, None] + channels).ravel(), (3 * second[:, None] + channels).ravel(), np.repeat(weight, 3)
 
 
 def _mix(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], weight: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
-    """``first + (second - first) * weight``, in place of ``second``: at these sizes memory is what takes time."""
+    """``first + (second - first) * weight``, in place of ``second``."""
     second -= first
     second *= weight
     second += first
