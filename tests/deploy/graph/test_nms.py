@@ -119,6 +119,13 @@ def test_the_shape_is_fixed_but_for_the_batch() -> None:
         assert run(model, images(rows))["detections"].shape == (rows, 100, 6)
 
 
+def test_a_fixed_batch_stays_fixed() -> None:
+    model, made = attach_nms(predictor(40, 3, batch=2), NmsSettings()), random_predictions(0, 2, 40, 3)
+    assert list(model.graph.outputs[0].shape) == [2, 40, 6]
+    feed = np.concatenate([made["boxes"], made["scores"]], axis=2)
+    np.testing.assert_array_equal(run(model, feed)["detections"], on_the_host(made, NmsSettings(), 40))
+
+
 @pytest.mark.parametrize("settings", [NmsSettings(), NmsSettings(0.001, 0.65, 17), NmsSettings(0.333, 0.7, 3000)])
 def test_it_comes_off_without_a_trace(settings: NmsSettings) -> None:
     before = files.to_bytes(detector())
