@@ -103,7 +103,11 @@ class _Job:
             return {}
         from deploy.images.saving import targets
 
-        return targets(self._folder, paths)
+        places = targets(self._folder, paths)
+        there = sum(place.exists() for place in places.values())
+        if there:
+            self._console.warn(f"{there} of the files in {self._folder} will be replaced")
+        return places
 
     def _save(self, results: _Results, places: dict[Path, Path]) -> None:
         if not places:

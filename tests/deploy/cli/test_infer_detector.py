@@ -156,6 +156,8 @@ def test_saved_images_have_boxes_in_them(cli: Cli, there: Path):
     assert (drawn != plain).any()
     again = cli.done("infer", "--engine", "tiny.onnx", PHOTO, "--save", "drawn/here")
     assert again.out.startswith(f"{PHOTO} → drawn/here/002.png\n")
+    assert again.err == "warning: 1 of the files in drawn/here will be replaced\n"
+    assert "replaced" not in result.err
 
 
 def test_a_classifiers_answers_come_below_its_image(cli: Cli, here: Path):
