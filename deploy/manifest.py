@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from deploy.artifacts import plan_manifest_path, write_bytes
 from deploy.errors import InputError
-from deploy.specs import Precision, Preprocessing, ShapeProfile, TensorSpec
+from deploy.specs import NmsSettings, Precision, Preprocessing, ShapeProfile, TensorSpec
 
 SCHEMA = 1
 METADATA_KEY = "deploy"
@@ -59,7 +59,10 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One artefact's description; see the fields. Sizes are in elements, hashes are SHA-256 in hex."""
+    """One artefact's description; see the fields. Sizes are in elements, hashes are SHA-256 in hex.
+
+    ``nms`` is set where the graph ends in it; its outputs are then ``detections``.
+    """
 
     model: str
     precision: Precision
@@ -75,6 +78,7 @@ class Manifest:
     parity: tuple[dict[str, Any], ...] = ()
     quantization: dict[str, Any] | None = None
     engine: EngineInfo | None = None
+    nms: NmsSettings | None = None
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,6 +131,8 @@ def _from_fields(fields: Mapping[str, Any]) -> Manifest:
         _typed(dict, known["quantization"])
     if fields["preprocessing"] is not None:
         known["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
+    if fields.get("nms") is not None:
+        known["nms"] = NmsSettings(**_known(NmsSettings, fields["nms"]))
     if fields["engine"] is not None:
         engine = _known(EngineInfo, fields["engine"])
         engine["batch"] = ShapeProfile(**engine["batch"])
@@ -134,7 +140,7 @@ def _from_fields(fields: Mapping[str, Any]) -> Manifest:
     return Manifest(**known)
 
 
-def _known(kind: type[Manifest | Weights | EngineInfo], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Manifest | Weights | EngineInfo | NmsSettings], values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that this version knows: a later one may have written more."""
     return {name: values[name] for name in kind.__dataclass_fields__ if name in values}
 

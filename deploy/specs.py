@@ -182,6 +182,31 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class NmsSettings:
+    """Which boxes of a detector count; the defaults are YOLOv5's.
+
+    Those that score above ``score_threshold``, best first and at most ``max_detections`` of an image, without those
+    that overlap a better one of the same class by an IoU above ``iou_threshold``.
+    """
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"the {name.replace('_', ' ')} is a share", got=value, expected="0 to 1")
+        if not 1 <= self.max_detections <= LARGEST_SIDE:
+            expected = f"1 to {LARGEST_SIDE}"
+            raise InputError("the detections of an image are counted", got=self.max_detections, expected=expected)
+
+    def __str__(self) -> str:
+        return f"score above {self.score_threshold}, IoU up to {self.iou_threshold}, at most {self.max_detections}"
+
+
+@dataclass(frozen=True)
 class NetworkOptions:
     """Which network a model's name means.
 

@@ -4,6 +4,7 @@ python export.py --model mobilenet_v3_large
 python export.py --model mobilenet_v3_small --weights digits.safetensors --num-classes 10 --image-size 64
 python export.py --model timm:convnext_tiny
 python export.py --model train/net.py:make_net --weights best.pth --image-size 320
+python export.py --model yolov5s --nms --score-threshold 0.4
 python export.py --list
 """
 
@@ -14,8 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
-from deploy.cli.options import add_network_options, network_options, output_path
+from deploy.cli.options import (
+    NMS_OPTIONS,
+    add_network_options,
+    add_nms_options,
+    network_options,
+    nms_settings,
+    output_path,
+)
 from deploy.errors import InputError
+from deploy.specs import NmsSettings
 
 if TYPE_CHECKING:
     from deploy.workflows.export import ExportReport
@@ -36,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="dynamic|N",
         help="a dynamic batch axis, or a fixed size (default dynamic)",
     )
+    parser.add_argument("--nms", action="store_true", help="end a detector's graph in non-maximum suppression")
+    add_nms_options(parser)
     parser.add_argument("--no-simplify", action="store_true", help="leave out onnxsim")
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="FILE|DIR", help="where to write (default ./NAME.onnx)"
@@ -55,6 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         labels=args.labels,
         batch=_batch(args.batch),
         simplify=not args.no_simplify,
+        nms=_nms(args),
     )
     with console.bars() as bars:
         report = export_model(
@@ -73,6 +85,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.warn(report.manifest.weights.warning)
     _print(report, console)
     return 0
+
+
+def _nms(args: argparse.Namespace) -> NmsSettings | None:
+    given = [f"--{name.replace('_', '-')}" for name in NMS_OPTIONS if getattr(args, name) is not None]
+    if given and not args.nms:
+        raise InputError(f"{given[0]} is a setting of --nms", fix="Give --nms too, or this to infer.")
+    return nms_settings(args) if args.nms else None
 
 
 def _batch(text: str) -> int | None:
@@ -131,6 +150,7 @@ def _print(report: ExportReport, console: Console) -> None:
         ["MACs per image", "not counted" if manifest.macs is None else f"{manifest.macs / 1e6:,.1f} M"],
         *(["input", str(spec)] for spec in manifest.inputs),
         *(["output", str(spec)] for spec in manifest.outputs),
+        *([["NMS inside", str(manifest.nms)]] if manifest.nms else []),
         ["preprocessing", str(manifest.preprocessing or "none: give arrays (.npz)")],
         ["weights", " ".join(filter(None, [manifest.weights.source, manifest.weights.name]))],
         [

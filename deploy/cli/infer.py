@@ -1,31 +1,31 @@
-"""Images → predictions, by an ONNX graph (ONNX Runtime) or a TensorRT engine.
+"""Images → predictions or detections, by an ONNX graph (ONNX Runtime) or a TensorRT engine.
 
 python infer.py --engine mobilenet_v3_large.onnx cat.jpg
 python infer.py --engine digits.int8.rtx.plan --top-k 3 photos/ --json
+python infer.py --engine yolov5s.onnx photos/ --score-threshold 0.4 --save drawn/
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.answers import add_answer_options, answers_of
 from deploy.cli.console import Console
 from deploy.cli.options import add_image_size
 from deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from deploy.images.classify import Prediction
-    from deploy.runtime.base import Array, Runner
+    from deploy.runtime.base import Runner
     from deploy.specs import Preprocessing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", required=True, metavar="FILE", type=Path, help="an .onnx graph or a .plan engine")
     parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", type=Path, help="image files, or folders of them")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to print per image (default 5)")
+    add_answer_options(parser)
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own"
     )
     add_image_size(parser, "for a graph without a manifest: height and width of its input in pixels")
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help="write each image there, with its boxes drawn in or its classes below"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -52,13 +55,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check_positive(args: argparse.Namespace) -> None:
-    for name in ("top_k", "batch_size", "threads"):
+    for name in ("top_k", "max_detections", "batch_size", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             flag = "--" + name.replace("_", "-")
             raise InputError(
                 f"{flag} is a count", got=value, expected="1 or more", fix=f"Leave {flag} out for the default."
             )
+
+
+# The answers to each image; their kind is the task's (see deploy.cli.answers).
+_Results = dict[Path, list[Any]]
 
 
 class _Job:
@@ -69,21 +76,50 @@ class _Job:
     ) -> None:
         self.runner, self._console = runner, console
         self.engine: Path = args.engine
+        self.answers = answers_of(runner, args, labels)
         self.preprocessing = _preprocessing(runner, args.image_size, console)
         self.unreadable: list[tuple[Path, InputError]] = []
-        self._labels = labels or (runner.manifest.labels if runner.manifest else None)
-        self._top_k, self._batch_size = args.top_k, args.batch_size
-        self._scores = _scores(runner)
+        self.saved: dict[Path, Path] = {}
+        self._batch_size, self._folder = args.batch_size, args.save
 
-    def run(self, given: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
-        """Predictions per image, and the seconds from the first byte read to the last prediction."""
+    def run(self, given: list[Path]) -> tuple[_Results, float]:
+        """Answers per image, and the seconds from the first byte read to the last answer."""
         from deploy.data.loading import image_batches
+        from deploy.images.fit import fit
+        from deploy.images.layout import as_input
+        from deploy.runtime.rows import infer_rows
 
         start, paths = time.perf_counter(), self._find(given)
-        results: dict[Path, list[Prediction]] = {}
-        for batch, files in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
-            results.update(zip(files, self._predict(batch)))
+        places = self._places(paths)
+        results: _Results = {}
+        spec = self.runner.inputs[0]
+        for batch, files, sizes in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
+            outputs = infer_rows(self.runner, {spec.name: as_input(batch, spec)})
+            answers = self.answers.of(outputs, [fit(size, self.preprocessing) for size in sizes])
+            results.update(zip(files, answers))
+            self._save(dict(zip(files, answers)), places)
         return results, time.perf_counter() - start
+
+    def _places(self, paths: list[Path]) -> dict[Path, Path]:
+        if self._folder is None:
+            return {}
+        from deploy.images.saving import targets
+
+        places = targets(self._folder, paths)
+        there = sum(place.exists() for place in places.values())
+        if there:
+            self._console.warn(f"{there} of the files in {self._folder} will be replaced")
+        return places
+
+    def _save(self, results: _Results, places: dict[Path, Path]) -> None:
+        if not places:
+            return
+        from deploy.images.decode import decode
+        from deploy.images.saving import save
+
+        for path, answers in results.items():
+            save(self.answers.draw(decode(path), answers), places[path])
+            self.saved[path] = places[path]
 
     def _find(self, given: list[Path]) -> list[Path]:
         """The images; of several paths, one that leads nowhere is reported and skipped."""
@@ -101,27 +137,9 @@ class _Job:
             raise InputError("none of the paths leads to an image", got=", ".join(map(str, given)))
         return list(found)
 
-    def _predict(self, batch: Array) -> list[list[Prediction]]:
-        from deploy.images.classify import are_probabilities, log_probabilities, top_k
-        from deploy.images.layout import as_input
-        from deploy.runtime.rows import infer_rows
-
-        spec = self.runner.inputs[0]
-        outputs = infer_rows(self.runner, {spec.name: as_input(batch, spec)})
-        scores = outputs[self._scores]
-        if self.runner.manifest is None and are_probabilities(scores):
-            scores = log_probabilities(scores)  # others' graphs may end in a softmax: a second one would flatten it
-        return top_k(scores, self._top_k, self._labels)
-
     def _skip(self, path: Path, error: InputError) -> None:
         self.unreadable.append((path, error))
         self._console.warn(f"skipped: {error.headline}")
-
-
-def _scores(runner: Runner) -> str:
-    """The first output ``[images, classes]`` of numbers; of none like that the first, whose error will say so."""
-    likely = (spec.name for spec in runner.outputs if len(spec.shape) == 2 and spec.dtype.startswith("float"))
-    return next(likely, runner.outputs[0].name)
 
 
 def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
@@ -134,20 +152,22 @@ def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: 
     return preprocessing
 
 
-def _report(console: Console, job: _Job, results: dict[Path, list[Prediction]], seconds: float) -> None:
+def _report(console: Console, job: _Job, results: _Results, seconds: float) -> None:
     if console.as_json:
         console.document(_document(job, results, seconds))
         return
-    for path, predictions in results.items():
-        console.text(f"{path}")
-        for prediction in predictions:
-            console.text(f"  {100 * prediction.probability:6.2f} %  {prediction.label or prediction.index}")
+    for path, answers in results.items():
+        console.text(f"{path} → {job.saved[path]}" if path in job.saved else f"{path}")
+        for answer in answers:
+            console.text(f"  {job.answers.line(answer)}")
+        if not answers:
+            console.text("  nothing found")
     rate = len(results) / seconds
     count = f"{len(results)} image{'s' if len(results) > 1 else ''}"
     console.text(f"{count} in {seconds:.3f} s, {rate:.1f} images/s with decoding; {job.runner.execution}")
 
 
-def _document(job: _Job, results: dict[Path, list[Prediction]], seconds: float) -> dict[str, Any]:
+def _document(job: _Job, results: _Results, seconds: float) -> dict[str, Any]:
     manifest = job.runner.manifest
     return {
         "engine": str(job.engine),
@@ -155,11 +175,13 @@ def _document(job: _Job, results: dict[Path, list[Prediction]], seconds: float) 
         "execution": job.runner.execution,
         "warning": manifest.weights.warning if manifest else None,
         "preprocessing": job.preprocessing.to_dict(),
-        "images": [
-            {"image": str(path), "predictions": [asdict(prediction) for prediction in predictions]}
-            for path, predictions in results.items()
-        ],
+        "images": [_entry(job, path, answers) for path, answers in results.items()],
         "unreadable": [{"image": str(path), **error.as_dict()} for path, error in job.unreadable],
         "seconds": seconds,
         "images_per_second": len(results) / seconds,
     }
+
+
+def _entry(job: _Job, path: Path, answers: list[Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"image": str(path), job.answers.key: [job.answers.as_dict(answer) for answer in answers]}
+    return {**entry, "saved": str(job.saved[path])} if path in job.saved else entry

@@ -102,6 +102,7 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
         ["weights", " ".join(filter(None, [weights.source, weights.name, weights.sha256 and weights.sha256[:12]]))],
         ["inputs", ", ".join(map(str, manifest.inputs))],
         ["outputs", ", ".join(map(str, manifest.outputs))],
+        *([["NMS inside", str(manifest.nms)]] if manifest.nms else []),
         ["preprocessing", str(manifest.preprocessing) if manifest.preprocessing else "none"],
         ["labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:3])}, …" if manifest.labels else "none"],
         ["made by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
@@ -121,6 +122,9 @@ def _by_reason(key: str, reasons: dict[str, str]) -> list[list[str]]:
 
 
 def _parity(figures: dict[str, Any]) -> str:
+    if "matched" in figures:  # of a file that ends in NMS
+        shares = ", ".join(f"{100 * share:.1f} % at IoU {overlap}" for overlap, share in figures["matched"].items())
+        return f"against {figures.get('against')}: detections matched {shares}, {figures.get('images')} images"
     sqnr = figures.get("sqnr_db")
     decibel = f", SQNR {sqnr:.1f} dB" if isinstance(sqnr, float) else ""
     relative = figures.get("relative")

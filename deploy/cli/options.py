@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.errors import InputError
-from deploy.specs import NetworkOptions
+from deploy.specs import NetworkOptions, NmsSettings
+
+NMS_OPTIONS = ("score_threshold", "iou_threshold", "max_detections")
 
 
 def add_architecture_options(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +75,30 @@ def _add_option(parser: argparse.ArgumentParser) -> None:
 def add_image_size(parser: argparse.ArgumentParser, text: str) -> None:
     """``--image-size``, also under timm's name for it."""
     parser.add_argument("--image-size", "--input-size", type=_size, metavar="S|HxW", help=text)
+
+
+def add_nms_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which boxes of a detector count."""
+    default = NmsSettings()
+    parser.add_argument(
+        "--score-threshold", type=float, metavar="X", help=f"for detectors (default {default.score_threshold})"
+    )
+    parser.add_argument(
+        "--iou-threshold",
+        type=float,
+        metavar="X",
+        help=f"of two boxes of a class that overlap by more, the better is kept (default {default.iou_threshold})",
+    )
+    parser.add_argument(
+        "--max-detections", type=int, metavar="N", help=f"boxes per image (default {default.max_detections})"
+    )
+
+
+def nms_settings(args: argparse.Namespace, default: NmsSettings | None = None) -> NmsSettings:
+    """What those options say."""
+    default = default or NmsSettings()
+    given = {name: getattr(args, name) for name in NMS_OPTIONS}
+    return NmsSettings(**{n: getattr(default, n) if value is None else value for n, value in given.items()})
 
 
 def output_path(text: str) -> Path:

@@ -69,7 +69,7 @@ def _print(report: VerifyReport, console: Console) -> None:
     console.text(f"reference {report.reference}: {report.reference_execution}\ninputs: {report.inputs}")
     rows = [
         [
-            verdict.name,
+            verdict.name if len(verdict.outputs) == 1 else f"{verdict.name} {output}",
             str(verdict.precision),
             f"{comparison.max_abs:.2e}",
             f"{comparison.mean_abs:.2e}",
@@ -80,11 +80,14 @@ def _print(report: VerifyReport, console: Console) -> None:
             "passed" if verdict.passed else "FAILED",
         ]
         for verdict in report.verdicts
-        for comparison in verdict.outputs.values()
+        for output, comparison in verdict.outputs.items()
     ]
     columns = ["", "", "max |error|", "mean |error|", "relative", "cosine", "SQNR dB", "top-1 same %", ""]
-    console.table(columns, rows)
+    if rows:
+        console.table(columns, rows)
     for verdict in report.verdicts:
         console.text(f"{verdict.name}: {verdict.execution}")
+        if verdict.detections:
+            console.text(f"{verdict.name} {'passed' if verdict.passed else 'FAILED'}: {verdict.detections}")
         for reason in verdict.failures:
             console.text(f"{verdict.name} failed: {reason}")

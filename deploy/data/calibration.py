@@ -74,7 +74,7 @@ class ImageSource:
         return digest_of(self.files, self._roots)
 
     def batches(self, batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for batch, _ in image_batches(self.files, self._preprocessing, batch_size, self._on_error):
+        for batch, *_ in image_batches(self.files, self._preprocessing, batch_size, self._on_error):
             yield {self._spec.name: as_input(batch, self._spec)}
 
     def describe(self) -> str:

@@ -53,7 +53,7 @@ class LabelledImages:
 
         Raises as :func:`~deploy.data.loading.image_batches`.
         """
-        for batch, paths in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
+        for batch, paths, _ in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
             feeds = {self._spec.name: as_input(batch, self._spec)}
             yield feeds, np.array([self.labels[path] for path in paths], np.int64), paths
 

@@ -15,10 +15,13 @@ import numpy.typing as npt
 
 from deploy.errors import InputError
 from deploy.images.decode import decode
+from deploy.images.fit import Size
 from deploy.images.preprocess import preprocess
 from deploy.specs import Preprocessing
 
 FloatArray = npt.NDArray[np.float32]
+# The network's input for one image, and the (height, width) of the image itself.
+_Loaded = tuple[FloatArray, Size]
 
 # Told of each image that cannot be read; what it raises ends the batches.
 OnError = Callable[[Path, InputError], None]
@@ -35,8 +38,8 @@ def log_skipped(path: Path, error: InputError) -> None:
 
 def image_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int, on_error: OnError
-) -> Iterator[tuple[FloatArray, list[Path]]]:
-    """Batches float32 ``[images, 3, *crop]`` in the order of ``paths``, each with the files it was made of.
+) -> Iterator[tuple[FloatArray, list[Path], list[Size]]]:
+    """Batches float32 ``[images, 3, *crop]`` in the order of ``paths``, each with its files and their (height, width).
 
     Images that cannot be read go to ``on_error`` and the next ones take their place, so that only the last batch is
     smaller. Each batch is a new array, the caller's own. Memory holds two batches and a few images per thread.
@@ -46,15 +49,16 @@ def image_batches(
     """
     check_batch_size(batch_size)
     size = min(batch_size, len(paths))
-    batch, used = _new_batch(size, preprocessing)
-    for path, image in _readable(paths, preprocessing, on_error):
+    batch, used, sizes = _new_batch(size, preprocessing)
+    for path, (image, image_size) in _readable(paths, preprocessing, on_error):
         batch[len(used)] = image
         used.append(path)
+        sizes.append(image_size)
         if len(used) == size:
-            yield batch, used
-            batch, used = _new_batch(size, preprocessing)
+            yield batch, used, sizes
+            batch, used, sizes = _new_batch(size, preprocessing)
     if used:
-        yield batch[: len(used)], used
+        yield batch[: len(used)], used, sizes
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -63,13 +67,11 @@ def check_batch_size(batch_size: int) -> None:
         raise InputError("the batch size is a number of images", got=batch_size, expected="1 or more")
 
 
-def _new_batch(size: int, preprocessing: Preprocessing) -> tuple[FloatArray, list[Path]]:
-    return np.empty((size, 3, *preprocessing.crop), np.float32), []
+def _new_batch(size: int, preprocessing: Preprocessing) -> tuple[FloatArray, list[Path], list[Size]]:
+    return np.empty((size, 3, *preprocessing.crop), np.float32), [], []
 
 
-def _readable(
-    paths: Sequence[Path], preprocessing: Preprocessing, on_error: OnError
-) -> Iterator[tuple[Path, FloatArray]]:
+def _readable(paths: Sequence[Path], preprocessing: Preprocessing, on_error: OnError) -> Iterator[tuple[Path, _Loaded]]:
     reasons: list[str] = []
     unreadable = 0
     for path, loaded in _load_in_order(paths, preprocessing):
@@ -83,9 +85,7 @@ def _readable(
         raise InputError("no image could be read", got=f"{unreadable} unreadable files", details=reasons)
 
 
-def _load_in_order(
-    paths: Sequence[Path], preprocessing: Preprocessing
-) -> Iterator[tuple[Path, FloatArray | InputError]]:
+def _load_in_order(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[tuple[Path, _Loaded | InputError]]:
     """Each path and its image, or why there is none. Ends its threads when it is closed, by an interrupt too."""
     remaining = iter(paths)
     threads = _threads()
@@ -104,13 +104,13 @@ def _load_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _load(path: Path, preprocessing: Preprocessing) -> FloatArray | InputError:
+def _load(path: Path, preprocessing: Preprocessing) -> _Loaded | InputError:
     try:
         image = decode(path)
     except InputError as error:
         return error
     try:
-        return preprocess(image, preprocessing)
+        return preprocess(image, preprocessing), (image.shape[0], image.shape[1])
     except InputError as error:
         return InputError(f"{path}: {error.what}", got=error.got, expected=error.expected)
 

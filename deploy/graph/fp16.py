@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from deploy.errors import InputError
+from deploy.graph.coordinates import coordinate_nodes
 from deploy.graph.irtools import (
     Array,
     add_initializer,
@@ -43,9 +44,10 @@ _Use = tuple[ir.Node, int]
 def to_fp16(model: ir.Model, keep_fp32: Collection[str] = ()) -> ir.Model:
     """A copy of ``model`` that computes in FP16 between Casts at its borders.
 
-    Nodes named in ``keep_fp32`` compute in FP32, and so do those of :func:`weights_outside_fp16`. QuantizeLinear
-    computes in the precision of what it reads and DequantizeLinear in that of its readers, so no Cast comes between an
-    INT8 tensor and its consumer; their scales must be FP16 numbers already (:mod:`deploy.graph.qdq` makes them so).
+    Nodes named in ``keep_fp32`` compute in FP32, and so do those of :func:`weights_outside_fp16` and
+    :func:`~deploy.graph.coordinates.coordinate_nodes`. QuantizeLinear computes in the precision of what it reads and
+    DequantizeLinear in that of its readers, so no Cast comes between an INT8 tensor and its consumer; their scales must
+    be FP16 numbers already (:mod:`deploy.graph.qdq` makes them so).
 
     Raises:
         InputError: see :func:`deploy.graph.irtools.typed_copy`; an unknown name; a graph that holds FP16 already.
@@ -54,7 +56,7 @@ def to_fp16(model: ir.Model, keep_fp32: Collection[str] = ()) -> ir.Model:
     graph = result.graph
     _check_fp32(graph)
     check_names(graph, keep_fp32)
-    half = _half_nodes(graph, set(keep_fp32) | set(weights_outside_fp16(result)))
+    half = _half_nodes(graph, {*keep_fp32, *weights_outside_fp16(result), *coordinate_nodes(graph)})
     uses = {value: _half_uses(value, half) for value in _float_values(graph)}
     _retype_outputs(half)
     for value, half_uses in uses.items():

@@ -1,7 +1,8 @@
-"""Decoded images → the network's input, equal to torchvision's evaluation transform.
+"""Decoded images → the network's input.
 
-torchvision's ``Resize`` on a PIL image is Pillow's antialiased resize, so Pillow does it here too; OpenCV's and the GPU
-resizers give other pixels.
+``crop`` equals torchvision's evaluation transform, ``squash`` its ``Resize((height, width))``: on a PIL image both are
+Pillow's antialiased resize, so Pillow does it here too; OpenCV's and the GPU resizers give other pixels. ``letterbox``
+is YOLO's, whose resize is OpenCV's.
 """
 
 from __future__ import annotations
@@ -11,24 +12,27 @@ import numpy.typing as npt
 
 from deploy.errors import InputError
 from deploy.images.decode import RgbImage, check_pixels
+from deploy.images.fit import Size, fit
 from deploy.specs import Preprocessing
+
+# What is put around an image that does not fill the input: torchvision's black, YOLO's grey.
+_FILL = {"crop": 0, "squash": 0, "letterbox": 114}
 
 
 def preprocess(image: RgbImage, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """uint8 ``[height, width, 3]`` RGB → float32 ``[3, *crop]``: resize, centre crop, normalise.
+    """uint8 ``[height, width, 3]`` RGB → float32 ``[3, *crop]``: resize, crop or pad, normalise.
 
     Raises:
         InputError: the image is so elongated that resizing its shorter side gives too many pixels.
     """
-    return normalize(crop_uint8(image, preprocessing), preprocessing)
+    return normalize(fit_uint8(image, preprocessing), preprocessing)
 
 
-def crop_uint8(image: RgbImage, preprocessing: Preprocessing) -> RgbImage:
-    """The resized centre as uint8 ``[*crop, 3]``: torchvision's ``Resize(resize)`` and ``CenterCrop(crop)``.
-
-    Where the crop is larger than the resized image, the rest is black. Raises as :func:`preprocess`.
-    """
-    return _centre_crop(_resize(image, preprocessing), *preprocessing.crop)
+def fit_uint8(image: RgbImage, preprocessing: Preprocessing) -> RgbImage:
+    """The image at the network's size as uint8 ``[*crop, 3]``, before normalisation. Raises as :func:`preprocess`."""
+    placed = fit((image.shape[0], image.shape[1]), preprocessing)
+    resized = _resize(image, placed.resized, preprocessing)
+    return _put(resized, placed.offset, preprocessing.crop, _FILL[preprocessing.mode])
 
 
 def normalize(image: RgbImage, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -45,40 +49,39 @@ def normalize(image: RgbImage, preprocessing: Preprocessing) -> npt.NDArray[np.f
     return values
 
 
-def _resize(image: RgbImage, preprocessing: Preprocessing) -> RgbImage:
+def _resize(image: RgbImage, size: Size, preprocessing: Preprocessing) -> RgbImage:
+    if size == image.shape[:2]:
+        return image
+    if preprocessing.interpolation == "linear":
+        from deploy.images.linear import resize_linear
+
+        return resize_linear(image, size)
     import PIL.Image
 
     height, width = image.shape[:2]
-    short, long = sorted((height, width))
-    resized_long = int(preprocessing.resize * long / short)
-    size = (preprocessing.resize, resized_long) if width <= height else (resized_long, preprocessing.resize)
-    if size == (width, height):
-        return image
     try:
-        check_pixels(*size)
+        check_pixels(size[1], size[0])
     except InputError as error:
         raise InputError(
             f"a {width}x{height} image is too elongated for {preprocessing}", got=error.got, expected=error.expected
         ) from error
     filters = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
-    return np.asarray(PIL.Image.fromarray(image).resize(size, filters[preprocessing.interpolation]))
+    return np.asarray(PIL.Image.fromarray(image).resize(size[::-1], filters[preprocessing.interpolation]))
 
 
-def _centre_crop(image: RgbImage, height: int, width: int) -> RgbImage:
-    rows, into_rows = _centre(image.shape[0], height)
-    columns, into_columns = _centre(image.shape[1], width)
-    if image[rows, columns].shape[:2] == (height, width):
-        return image[rows, columns]
-    cropped = np.zeros((height, width, 3), np.uint8)
-    cropped[into_rows, into_columns] = image[rows, columns]
-    return cropped
+def _put(image: RgbImage, offset: Size, crop: Size, fill: int) -> RgbImage:
+    """The part of ``image`` that lies in the crop when its corner is at ``offset``, ``fill`` around it."""
+    rows, into_rows = _overlap(image.shape[0], offset[0], crop[0])
+    columns, into_columns = _overlap(image.shape[1], offset[1], crop[1])
+    inside = image[rows, columns]
+    if inside.shape[:2] == crop:
+        return inside
+    whole = np.full((*crop, 3), fill, np.uint8)
+    whole[into_rows, into_columns] = inside
+    return whole
 
 
-def _centre(length: int, crop: int) -> tuple[slice, slice]:
+def _overlap(length: int, offset: int, crop: int) -> tuple[slice, slice]:
     """Where to take from, and where to put it, along one axis."""
-    if crop > length:
-        before = (crop - length) // 2
-        return slice(0, length), slice(before, before + length)
-    # torchvision rounds half to even.
-    start = round((length - crop) / 2)
-    return slice(start, start + crop), slice(0, crop)
+    taken = slice(max(-offset, 0), min(crop - offset, length))
+    return taken, slice(taken.start + offset, taken.stop + offset)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from deploy.artifacts import check_writable, plan_manifest_path, replacing, replacing_all
 from deploy.data.calibration import CalibrationData, open_calibration_data
@@ -46,6 +47,9 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
     _check_options(request, flavour)
     source = load_source(request.onnx, report.note, report.warn, request.image_size, request.calibration_data)
     _check_source(source, request)
+    if source.nms is not None and flavour is not None and not flavour.can.nms:
+        fix = "Build with --backend tensorrt or none, or export without --nms."
+        raise InputError(f"{flavour} has no non-maximum suppression, and {source.path} ends in it", fix=fix)
     job = _Job(request, report, source, flavour)
     for path in job.outputs:
         _check_output(path, source)
@@ -132,7 +136,8 @@ class _Job:
             made = self._precise()
         with self._timed("verify"):
             self._judge_graph(made)
-        manifest = self._manifest(made)
+        graph, manifest = self._source.finished(made.graph, self._manifest(made))
+        made = Quantized(graph, made.facts)
         with contextlib.ExitStack() as staged:
             onnx, place = self._write(staged, made, manifest)
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
@@ -203,15 +208,24 @@ class _Job:
             self._report.warn(f"the engine does not run here: {error.headline}")
             return
         with self._timed("run"), opened as runner:
-            self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
             self._evidence += [compiled, f"{self._plan.name}: {runner.execution}, on {self._judge.inputs}"]
+            if self._source.nms is None:
+                self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
+            else:
+                agreement = self._judge.compare_detections(runner, "the engine")
+                self._evidence.append(f"{self._plan.name}: {agreement}")
+                self._state(runner.execution, agreement.to_dict())
 
     def _record(self, what: str, how: str, comparison: Comparison) -> None:
         self._verdicts[what] = comparison
+        self._state(how, comparison.to_dict())
+
+    def _state(self, how: str, figures: dict[str, Any]) -> None:
+        """Write figures into the manifest."""
         # Not where the images lie: an artefact travels, and paths tell of the machine that made it.
         fed = "real images" if self._data else "synthetic images"
         facts = {"against": self._judge.reference, "how": how, "input": fed}
-        self._parity = (*self._parity, {**facts, **comparison.to_dict()})
+        self._parity = (*self._parity, {**facts, **figures})
 
     def _manifest(self, made: Quantized) -> Manifest:
         if self._as_it_is:

@@ -56,6 +56,7 @@ def evaluate(
     """
     subject = open_subject(what, device, network, warn)
     with subject.runner as runner:
+        _check_task(subject)
         images = _labelled(subject, data, network.image_size, warn)
         seen = top1 = top5 = 0
         start = time.perf_counter()
@@ -67,6 +68,15 @@ def evaluate(
     return Accuracy(
         what, subject.precision, runner.execution, seen, top1 / seen, top5 / seen, wilson(top1, seen), seen / seconds
     )
+
+
+def _check_task(subject: Subject) -> None:
+    manifest = subject.runner.manifest
+    if manifest is not None and manifest.task == "detection":
+        raise InputError(
+            f"{subject.name} is a detector: top-1 accuracy is that of a classifier, and there is no mAP here",
+            fix="Compare it with its FP32 graph: python -m deploy verify REFERENCE OTHER --data DIR.",
+        )
 
 
 def _labelled(

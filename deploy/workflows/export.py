@@ -11,11 +11,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy.artifacts import check_writable
-from deploy.errors import CheckFailed
+from deploy.errors import CheckFailed, InputError
 from deploy.graph import files
 from deploy.graph.export import export_graph
 from deploy.graph.simplify import simplify
 from deploy.images.classify import read_labels
+from deploy.images.detect import BOXES, SCORES
 from deploy.manifest import Manifest
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
@@ -23,21 +24,23 @@ from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.runtime.networks import Network, load_network
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.runtime.rows import infer_rows
-from deploy.specs import NetworkOptions, Precision
+from deploy.specs import NetworkOptions, NmsSettings, Precision
 from deploy.tools import tool_versions
+from deploy.workflows.source import with_nms
 
 GATE_BATCHES = (1, 2, 5)
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export. ``batch`` None is dynamic; ``labels`` is a file of class names."""
+    """What to export. ``batch`` None is dynamic; ``labels`` is a file of class names; ``nms`` is a detector's tail."""
 
     model: str
     network: NetworkOptions = NetworkOptions()
     labels: Path | None = None
     batch: int | None = None
     simplify: bool = True
+    nms: NmsSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ def export_model(
     note(f"loading {request.model}")
     network = load_network(request.model, request.network, labels, downloading)
     clock.lap("load")
+    if request.nms is not None and {spec.name for spec in network.outputs} != {BOXES, SCORES}:
+        got = ", ".join(map(str, network.outputs))
+        raise InputError(f"NMS is for detectors, and {request.model} is none", got=got, fix="Leave out --nms.")
     note("exporting with torch.export")
     graph = export_graph(network.module, network.inputs, [spec.name for spec in network.outputs], request.batch)
     nodes, parity = {"exported": len(graph.graph)}, {}
@@ -84,6 +90,8 @@ def export_model(
         parity["simplified"] = gate.check(graph, "simplified")
         clock.lap("check")
     manifest = _manifest(request, network, parity, gate)
+    if request.nms is not None:
+        graph, manifest = with_nms(graph, manifest, request.nms)
     files.save(output, graph, manifest)
     operators = dict(Counter(node.op_type for node in graph.graph).most_common())
     return ExportReport(

@@ -11,6 +11,7 @@ from deploy.errors import CheckFailed
 from deploy.graph.indices import index_limits
 from deploy.graph.twin import twin
 from deploy.parity.compare import Comparison
+from deploy.parity.detections import DETECTION_LIMITS, Agreement, compare_detections
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS, NOT_FINITE
@@ -54,6 +55,15 @@ class Judge:
             self._refuse(what, "; ".join(f"{name}: {', '.join(why)}" for name, why in failures.items() if why))
         # Numbers tell more than integers, whose distances mean nothing.
         return min(outputs.values(), key=lambda found: (found.agreement is not None, found.sqnr_db))
+
+    def compare_detections(self, runner: Runner, what: str) -> Agreement:
+        """How far the detections of ``runner``, which ends in NMS, are the source's. Raises as :meth:`compare`."""
+        assert self._source.nms is not None
+        with run_graph(twin(self._source.graph)) as reference:
+            agreement = compare_detections(reference, runner, self._source.nms, self._batches())
+        if failures := DETECTION_LIMITS[self._precision].failures(agreement):
+            self._refuse(what, "; ".join(failures))
+        return agreement
 
     def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
         """The twin's comparison, after its weights were looked at one by one.

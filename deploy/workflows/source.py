@@ -12,13 +12,15 @@ from deploy.data.arrays import ArraySource
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.graph.indices import index_limits
+from deploy.graph.nms import attach_nms, detach_nms, detections_spec
 from deploy.graph.sizes import fix_image_size
 from deploy.graph.twin import precision_of
 from deploy.images.default import default_preprocessing, describe_default
+from deploy.images.detect import SCORES
 from deploy.manifest import Manifest
 from deploy.parity.inputs import synthetic_batches
 from deploy.runtime.base import Array
-from deploy.specs import Precision, TensorSpec
+from deploy.specs import NmsSettings, Precision, TensorSpec
 from deploy.workflows.foreign import Say, flatten, prepare
 
 # Enough to tell a graph from another, few enough for any machine.
@@ -30,6 +32,7 @@ class Source:
     """A loaded graph. ``manifest`` is never None: for a foreign graph it is what the graph itself tells.
 
     ``as_filed`` is False where the file holds another form of ``graph``: older, not simplified, or with open axes.
+    Where the file ends in NMS, ``graph`` and ``manifest`` are those of the network before it, and ``nms`` is not None.
     """
 
     path: Path
@@ -37,6 +40,18 @@ class Source:
     manifest: Manifest
     precision: Precision
     as_filed: bool = True
+    nms: NmsSettings | None = None
+
+    def finished(self, graph: ir.Model, manifest: Manifest) -> tuple[ir.Model, Manifest]:
+        """``graph``, made of this one, with its manifest, as files of it are: ending in NMS where this one's does."""
+        return (graph, manifest) if self.nms is None else with_nms(graph, manifest, self.nms)
+
+
+def with_nms(graph: ir.Model, manifest: Manifest, settings: NmsSettings) -> tuple[ir.Model, Manifest]:
+    """A detector's graph that ends in NMS, and the manifest that says so. Raises as :func:`attach_nms`."""
+    ended = attach_nms(graph, settings)
+    (scores,) = (spec for spec in manifest.outputs if spec.name == SCORES)
+    return ended, manifest.evolve(nms=settings, outputs=(detections_spec(scores, settings),))
 
 
 def load_source(
@@ -56,15 +71,17 @@ def load_source(
     Raises:
         InputError: the file cannot be read, or no engine can be built from it.
     """
-    graph = files.load(path)
+    graph, nms = detach_nms(files.load(path))
     precision = precision_of(graph)
     manifest = files.read_manifest(graph, str(path))
     if image_size is not None:
         graph = fix_image_size(graph, image_size)
         manifest = manifest and manifest.evolve(inputs=_specs(graph.graph.inputs), outputs=_specs(graph.graph.outputs))
     if manifest is not None:
+        if nms is not None:
+            manifest = manifest.evolve(nms=None, outputs=_specs(graph.graph.outputs))
         _check_axes(path, manifest.inputs)
-        return Source(path, graph, manifest, precision, image_size is None)
+        return Source(path, graph, manifest, precision, image_size is None, nms)
     graph = flatten(graph, str(path))
     manifest = _foreign(path, graph, precision, warn)
     _check_axes(path, manifest.inputs)

@@ -10,23 +10,32 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.files import load
-from deploy.graph.twin import precision_of
+from deploy.graph.nms import detach_nms
+from deploy.graph.twin import precision_of, twin
 from deploy.images.default import default_preprocessing, describe_default
 from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
 from deploy.runtime.open import open_runner
-from deploy.specs import NetworkOptions, Precision, Preprocessing
+from deploy.specs import NetworkOptions, NmsSettings, Precision, Preprocessing
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An opened artefact. ``preprocessing`` is None where none is known."""
+    """An opened artefact. ``preprocessing`` is None where none is known.
+
+    Of a graph that ends in NMS it is the network before that. An engine cannot be taken apart: :attr:`nms` tells.
+    """
 
     name: str
     runner: Runner
     precision: Precision
     preprocessing: Preprocessing | None
     graph: ir.Model | None = None
+
+    @property
+    def nms(self) -> NmsSettings | None:
+        """The settings of the NMS that ``runner`` ends in."""
+        return self.runner.manifest.nms if self.runner.manifest and self.graph is None else None
 
 
 def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable[[str], None]) -> Subject:
@@ -68,6 +77,9 @@ def _from_name(what: str, network: NetworkOptions) -> Subject:
 def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn: Callable[[str], None]) -> Subject:
     runner = open_runner(path, device=device)
     graph = load(path) if path.suffix == ".onnx" else None
+    if graph is not None:
+        graph, nms = detach_nms(graph)
+        runner = runner if nms is None else _without_nms(runner, graph, device)
     if runner.manifest is not None:
         precision = precision_of(graph) if graph else runner.manifest.precision
         return Subject(str(path), runner, precision, runner.manifest.preprocessing, graph)
@@ -77,3 +89,14 @@ def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn
     except InputError:
         preprocessing = None
     return Subject(str(path), runner, precision_of(graph) if graph else Precision.FP32, preprocessing, graph)
+
+
+def _without_nms(whole: Runner, core: ir.Model, device: str) -> Runner:
+    """The network before the NMS of ``whole``, run as ``whole`` was: there numbers can be compared one by one."""
+    from deploy.runtime.graphs import run_graph
+
+    whole.close()
+    simulated = whole.execution.startswith("simulated")
+    runner = run_graph(twin(core) if simulated else core, device="cpu" if simulated else device)
+    runner.manifest, runner.execution = whole.manifest, f"{whole.execution}, without its NMS"
+    return runner

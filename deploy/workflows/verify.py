@@ -12,6 +12,7 @@ from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.errors import InputError
 from deploy.graph.indices import index_limits
 from deploy.parity.compare import Comparison
+from deploy.parity.detections import DETECTION_LIMITS, Agreement, compare_detections
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS, coarser
@@ -43,13 +44,17 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One artefact's result. ``failures`` are empty where outputs, weights and scales keep the limits."""
+    """One artefact's result. ``failures`` are empty where outputs, weights and scales keep the limits.
+
+    An engine that ends in NMS has ``detections`` in place of ``outputs``.
+    """
 
     name: str
     precision: Precision
     execution: str
     outputs: Mapping[str, Comparison]
     failures: tuple[str, ...]
+    detections: Agreement | None = None
 
     @property
     def passed(self) -> bool:
@@ -61,6 +66,7 @@ class Verdict:
             "precision": str(self.precision),
             "execution": self.execution,
             "outputs": {name: comparison.to_dict() for name, comparison in self.outputs.items()},
+            **({"detections": self.detections.to_dict()} if self.detections else {}),
             "failures": list(self.failures),
             "passed": self.passed,
         }
@@ -91,13 +97,33 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         reference, *others = [_open(name, request, opened, warn) for name in (request.reference, *request.others)]
         _check_preprocessing(reference, others)
         data = _data(request, reference, others, warn)
-        outputs = compare_runners(
-            reference.runner, [other.runner for other in others], _batches(data, reference, progress)
-        )
-        local = [local_failures(reference.graph, other.graph, data) if other.graph else [] for other in others]
+        plain = [other for other in others if other.nms is None]
+        ending = [other for other in others if other.nms is not None]
+        outputs = _compared(reference, plain, data, progress)
+        agreements = [_agreement(reference, other, data, progress) for other in ending]
+        local = [local_failures(reference.graph, other.graph, data) if other.graph else [] for other in plain]
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
-    verdicts = tuple(_verdict(reference, *results, request) for results in zip(others, outputs, local))
-    return VerifyReport(reference.name, reference.runner.execution, described, verdicts)
+    verdicts = {
+        **{id(o): _verdict(reference, o, figures, why, request) for o, figures, why in zip(plain, outputs, local)},
+        **{id(other): _matched(reference, other, agreement) for other, agreement in zip(ending, agreements)},
+    }
+    return VerifyReport(
+        reference.name, reference.runner.execution, described, tuple(verdicts[id(other)] for other in others)
+    )
+
+
+def _compared(
+    reference: Subject, others: Sequence[Subject], data: CalibrationData | None, progress: Progress
+) -> list[dict[str, Comparison]]:
+    if not others:
+        return []
+    runners = [other.runner for other in others]
+    return compare_runners(reference.runner, runners, _batches(data, reference, progress))
+
+
+def _agreement(reference: Subject, other: Subject, data: CalibrationData | None, progress: Progress) -> Agreement:
+    assert other.nms is not None
+    return compare_detections(reference.runner, other.runner, other.nms, _batches(data, reference, progress))
 
 
 def _open(name: str, request: VerifyRequest, opened: ExitStack, warn: Warn) -> Subject:
@@ -160,3 +186,8 @@ def _verdict(
     limits = DEFAULT_LIMITS[coarser(subject.precision, reference.precision)].tightened(request.tolerance)
     failures = [f"{name}: {why}" for name, reasons in limits.all_failures(outputs).items() for why in reasons]
     return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, (*failures, *local))
+
+
+def _matched(reference: Subject, subject: Subject, agreement: Agreement) -> Verdict:
+    failures = DETECTION_LIMITS[coarser(subject.precision, reference.precision)].failures(agreement)
+    return Verdict(subject.name, subject.precision, subject.runner.execution, {}, tuple(failures), agreement)

@@ -18,7 +18,7 @@ from deploy.manifest import (
     read_plan_manifest,
     write_plan_manifest,
 )
-from deploy.specs import Precision, Preprocessing, ShapeProfile, TensorSpec
+from deploy.specs import NmsSettings, Precision, Preprocessing, ShapeProfile, TensorSpec
 
 FULL = Manifest(
     model="net",
@@ -36,10 +36,11 @@ FULL = Manifest(
     engine=EngineInfo(
         "tensorrt", "10.3", ShapeProfile(1, 2, 4), "net.onnx", "cd" * 32, "ef" * 32, options={"tf32": True}
     ),
+    nms=NmsSettings(0.4, 0.5, 100),
 )
 KEYS = sorted(FULL.to_dict())
 KEYS.remove("preprocessing_sha256")  # written for readers, never read back
-OPTIONAL = ("task", "parameters", "macs", "tools", "quantization")
+OPTIONAL = ("task", "parameters", "macs", "tools", "quantization", "nms")
 
 text = st.text(max_size=8)
 number = st.none() | st.integers(0, 2**40)
@@ -72,6 +73,7 @@ manifests = st.builds(
     quantization=st.none() | facts,
     engine=st.none()
     | st.builds(EngineInfo, text, text, profiles, text, text, text, *[st.none() | text] * 3, options=facts),
+    nms=st.none() | st.builds(NmsSettings, st.floats(0, 1), st.floats(0, 1), st.integers(1, 1000)),
 )
 
 
@@ -107,7 +109,7 @@ def test_only_random_weights_warn(source):
     assert "RANDOM" in Weights("random").warning
 
 
-@pytest.mark.parametrize("where", [[], ["weights"], ["engine"], ["preprocessing"], ["inputs", 0]])
+@pytest.mark.parametrize("where", [[], ["weights"], ["engine"], ["nms"], ["preprocessing"], ["inputs", 0]])
 def test_what_a_later_version_adds_is_ignored(where):
     fields = FULL.to_dict()
     inner = json.loads(json.dumps(fields))
@@ -158,6 +160,7 @@ def test_what_is_no_manifest(text):
         {"weights": None},
         {"labels": 5},
         {"engine": "tensorrt"},
+        {"nms": {"iou_threshold": 45}},
         {"engine": {"flavour": "tensorrt"}},
         {"engine": {**FULL.to_dict()["engine"], "batch": {"min": 4, "opt": 2, "max": 1}}},
         {"preprocessing": {**FULL.to_dict()["preprocessing"], "interpolation": "nearest"}},

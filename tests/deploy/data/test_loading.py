@@ -32,14 +32,15 @@ def files(tree: Path) -> list[Path]:
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 12), (5, [5, 5, 2]), (6, [6, 6]), (100, [12])])
 def test_batches_come_in_order(tree: Path, batch_size: int, sizes: list[int]) -> None:
     batches = list(image_batches(files(tree), HOW, batch_size, fail))
-    assert [len(batch) for batch, _ in batches] == sizes
-    assert [path for _, used in batches for path in used] == files(tree)
+    assert [len(batch) for batch, *_ in batches] == sizes
+    assert [path for _, used, _ in batches for path in used] == files(tree)
+    assert [size for _, _, sizes in batches for size in sizes] == [decode(path).shape[:2] for path in files(tree)]
     expected = np.stack([preprocess(decode(path), HOW) for path in files(tree)])
-    np.testing.assert_array_equal(np.concatenate([batch for batch, _ in batches]), expected)
+    np.testing.assert_array_equal(np.concatenate([batch for batch, *_ in batches]), expected)
 
 
 def test_batches_are_the_callers_own(tree: Path) -> None:
-    batches = [batch for batch, _ in image_batches(files(tree), HOW, 4, fail)]
+    batches = [batch for batch, *_ in image_batches(files(tree), HOW, 4, fail)]
     assert not any(np.shares_memory(a, b) for a in batches for b in batches if a is not b)
 
 
@@ -51,8 +52,8 @@ def test_unreadable_images_are_named_and_the_others_go_on(tree: Path) -> None:
     batches = list(image_batches(files(tree), HOW, 4, lambda path, error: told.append((path, str(error)))))
     assert [path for path, _ in told] == bad
     assert "1.jpg is not an image" in told[0][1]
-    assert [len(batch) for batch, _ in batches] == [4, 4, 2]
-    assert [path for _, used in batches for path in used] == [path for path in files(tree) if path not in bad]
+    assert [len(batch) for batch, *_ in batches] == [4, 4, 2]
+    assert [path for _, used, _ in batches for path in used] == [path for path in files(tree) if path not in bad]
 
 
 def test_an_elongated_image_is_named(tmp_path: Path) -> None:

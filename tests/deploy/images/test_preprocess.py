@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from deploy.errors import InputError
-from deploy.images.preprocess import crop_uint8, normalize, preprocess
+from deploy.images.preprocess import fit_uint8, normalize, preprocess
 from deploy.specs import Preprocessing
 
 FILTERS = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
@@ -47,7 +47,7 @@ def test_crop_equals_torchvision(
 ) -> None:
     how = Preprocessing(resize, crop, interpolation)
     image = pixels(height, width)
-    cropped = crop_uint8(image, how)
+    cropped = fit_uint8(image, how)
     assert cropped.shape == (*crop, 3)
     np.testing.assert_array_equal(cropped, np.asarray(torchvision_crop(image, how)))
 
@@ -88,4 +88,4 @@ def test_the_image_is_not_changed() -> None:
 def test_too_elongated_an_image_is_refused_before_memory_is_taken() -> None:
     line = np.broadcast_to(np.uint8(0), (1, 60_000, 3))
     with pytest.raises(InputError, match=r"a 60000x1 image is too elongated for resize 232.*13920000x232 pixels"):
-        crop_uint8(line, Preprocessing(232, (224, 224)))
+        fit_uint8(line, Preprocessing(232, (224, 224)))
