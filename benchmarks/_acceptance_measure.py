@@ -88,13 +88,13 @@ def _open_pytorch(model: str, image_size: int | None) -> tuple[Runner, Preproces
     try:
         import torch
 
-        from deploy.runtime.pytorch import load_network
+        from deploy.runtime.networks import load_network
     except ImportError as error:
         raise MachineError("PyTorch is not installed: ONNX Runtime on the CPU is the reference", got=error) from error
     # A reference must be exact and repeatable: TF32 would leave it 10 bits of mantissa.
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    network = load_network(model, NetworkOptions("random", image_size=image_size))
+    network = load_network(model, NetworkOptions("random", image_size=(image_size, image_size) if image_size else None))
     return network.runner("cuda" if torch.cuda.is_available() else "cpu"), network.preprocessing
 
 

@@ -24,7 +24,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the parameters came from. ``source`` is ``official``, ``file``, ``random`` or ``unknown``."""
+    """Where the parameters came from.
+
+    ``source`` is ``official``, ``file``, ``random``, ``code`` (as the network's own code made them) or ``unknown``.
+    """
 
     source: str
     name: str | None = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A named axis ("batch") is dynamic; a number is fixed.
 Dim = int | str
+BATCH = "batch"
 
 
 # More than any network takes; a damaged or hostile manifest must not ask for memory without bound.
@@ -62,6 +63,11 @@ class TensorSpec:
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> TensorSpec:
         return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
+
+
+def image_input(size: tuple[int, int]) -> TensorSpec:
+    """The one input of our networks: normalised RGB images of ``size`` (height, width)."""
+    return TensorSpec("input", "float32", (BATCH, 3, *size))
 
 
 @dataclass(frozen=True)
@@ -165,14 +171,14 @@ class NetworkOptions:
     Attributes:
         weights: ``auto``, ``pretrained[:TAG]``, ``random`` or a file; see :func:`models.weights.load_weights`.
         num_classes: where they differ from the model's own.
-        image_size: side of the square input in pixels; None is the model's own.
+        image_size: height and width of the input in pixels; None is the model's own.
         resize, interpolation, mean, std: of :class:`Preprocessing`, where training did otherwise than the model's own.
         options: of the model, such as ``("width_mult", 0.75)``.
     """
 
     weights: str = "auto"
     num_classes: int | None = None
-    image_size: int | None = None
+    image_size: tuple[int, int] | None = None
     resize: int | None = None
     interpolation: str | None = None
     mean: tuple[float, float, float] | None = None

@@ -84,8 +84,8 @@ def _needs_code(path: Path) -> WeightsError:
     target = path.with_suffix(".state_dict.pth")
     script = (
         f"import torch; c = torch.load({json.dumps(str(path))}, weights_only=False); "
-        f"m = next((c[k] for k in {json.dumps(ENTRIES)} if k in c), c) if isinstance(c, dict) else c; "
-        f'torch.save(m.state_dict() if hasattr(m, "state_dict") else m, {json.dumps(str(target))})'
+        f"m = next((c[k] for k in {json.dumps(ENTRIES)} if c.get(k) is not None), c) if isinstance(c, dict) else c; "
+        f"torch.save(m.float().state_dict() if isinstance(m, torch.nn.Module) else m, {json.dumps(str(target))})"
     )
     return WeightsError(
         f"{path} holds Python objects, and reading them would run code from the file",

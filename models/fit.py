@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,9 +69,9 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _advice(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor]) -> str | None:
     given = shapes_of(in_our_names(state, spec.layouts))
-    head = _classifier(model)
-    if head and _with_classes_of(model, given) == given:
-        return f"They were trained for {given[head][0]} classes: --num-classes {given[head][0]}"
+    if _with_classes_of(model, given) == given:
+        classes = _classes(model, given)
+        return f"They were trained for {classes} classes: --num-classes {classes}"
     for other, options in _candidates(spec):
         given = shapes_of(in_our_names(state, other.layouts))
         if not _may_fit(other, options, given):
@@ -84,7 +84,7 @@ def _advice(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor]) -> s
 
 def _may_fit(spec: ModelSpec, options: Mapping[str, Any], given: Shapes) -> bool:
     """Whether the number of parameters agrees, where the spec tells it: making a network to see takes much longer."""
-    if not _is_default(spec, options):
+    if not _is_default(spec, options) or spec.task == "detection":  # a detector's classes are not a matrix's rows
         return True
     learnt = (math.prod(shape) for name, shape in given.items() if not name.endswith(_STATISTICS))
     surplus = sum(learnt) - spec.parameters
@@ -100,9 +100,9 @@ def _may_fit(spec: ModelSpec, options: Mapping[str, Any], given: Shapes) -> bool
 def _command(spec: ModelSpec, options: Mapping[str, Any], network: nn.Module, given: Shapes) -> str:
     flags = [f"--model {spec.name}"]
     flags += [f"--option {name}={value}" for name, value in options.items() if value != spec.options[name]]
-    head = _classifier(network)
-    if head and given[head][0] != spec.num_classes:
-        flags.append(f"--num-classes {given[head][0]}")
+    classes = _classes(network, given)
+    if classes not in (None, spec.num_classes):
+        flags.append(f"--num-classes {classes}")
     return " ".join(flags)
 
 
@@ -121,19 +121,30 @@ def _is_default(spec: ModelSpec, options: Mapping[str, Any]) -> bool:
     return all(value == spec.options[name] for name, value in options.items())
 
 
-def _classifier(network: nn.Module) -> str | None:
-    """The weight whose rows are the classes: that of the last linear layer."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return f"{names[-1]}.weight" if names else None
+def _heads(network: nn.Module) -> list[str]:
+    """The layers whose rows are the classes: those a detector names, or else the last linear layer."""
+    named = set(getattr(network, "heads", ()))
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name, module in network.named_modules() if module in named] or linear[-1:]
+
+
+def _rows(network: nn.Module, given: Shapes) -> int | None:
+    """How many rows ``given`` has in the network's heads; None where it has no such layer."""
+    shape = next((given.get(f"{head}.weight") for head in _heads(network)), None)
+    return shape[0] if shape else None
+
+
+def _classes(network: nn.Module, given: Shapes) -> int | None:
+    """How many classes those rows are: as many, unless the network says otherwise."""
+    rows = _rows(network, given)
+    classes_of: Callable[[int], int] = getattr(network, "classes_of", int)
+    return None if rows is None else classes_of(rows)
 
 
 def _with_classes_of(network: nn.Module, given: Shapes) -> Shapes:
     """The network's shapes if it were made for as many classes as ``given`` is."""
-    shapes = shapes_of(network.state_dict())
-    head = _classifier(network)
-    if head is None or not given.get(head):
-        return shapes
-    for name in (head, head.removesuffix("weight") + "bias"):
-        if name in shapes:
-            shapes[name] = (given[head][0], *shapes[name][1:])
+    shapes, rows = shapes_of(network.state_dict()), _rows(network, given)
+    for name in (f"{head}.{part}" for head in _heads(network) for part in ("weight", "bias")):
+        if rows is not None and name in shapes:
+            shapes[name] = (rows, *shapes[name][1:])
     return shapes

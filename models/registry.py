@@ -42,13 +42,15 @@ class Checkpoint:
     """Published weights. ``transform`` is given where these weights want another than the model's own.
 
     ``sha256_prefix`` are the first hex digits of the file's SHA-256; ``top1`` is the published ImageNet accuracy in %.
+    ``hub_id`` names a repository of the Hugging Face hub, which states the hash of its file itself.
     """
 
     tag: str
     url: str
     sha256_prefix: str
-    top1: float
+    top1: float | None
     transform: Transform | None = None
+    hub_id: str | None = None
 
     @property
     def filename(self) -> str:
@@ -147,9 +149,29 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
     return spec.builder(num_classes=classes, **options)
 
 
+def check_image_size(spec: ModelSpec, height: int, width: int) -> None:
+    """Raise :class:`ModelError` unless both sides, in pixels, are multiples of the model's ``size_multiple``."""
+    step = spec.size_multiple
+    for side in (height, width):
+        below, beyond = divmod(side, step)
+        if side < 1 or beyond:
+            nearest = " or ".join(str(step * n) for n in (below, below + 1) if n > 0)
+            what = f"{spec.name} cannot take images of {height}x{width} pixels"
+            raise ModelError(what, got=side, expected=f"a multiple of {step}: {nearest}")
+
+
 def imagenet_labels() -> tuple[str, ...]:
     """The classes of the official checkpoints (ImageNet-1k, ILSVRC 2012) in the order of the logits."""
-    return tuple(Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
+    return _labels("imagenet_labels.txt")
+
+
+def coco_labels() -> tuple[str, ...]:
+    """The 80 classes of COCO's detection task in the order of YOLO's scores."""
+    return _labels("coco_labels.txt")
+
+
+def _labels(filename: str) -> tuple[str, ...]:
+    return tuple(Path(__file__).with_name(filename).read_text(encoding="utf-8").splitlines())
 
 
 def _check_option(spec: ModelSpec, option: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from models.checkpoint import StateDict, read_state_dict
 from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
+from models.hub import hub_file
 from models.layouts import in_our_names, layout_of
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
@@ -22,7 +23,7 @@ class WeightsInfo:
     """What was loaded.
 
     Attributes:
-        source: ``official``, ``file`` or ``random``.
+        source: ``official``, ``file``, ``random``, or ``code``: as the network's own code loaded them.
         name, sha256: the file's; None for random weights.
         transform: the preprocessing these weights want.
         reason: why ``auto`` fell back to random weights.
@@ -89,6 +90,8 @@ class _Cache:
     timeout: float
 
     def file(self, checkpoint: Checkpoint) -> Path:
+        if checkpoint.hub_id:
+            return hub_file(checkpoint.hub_id, self.timeout)
         path = self.folder / checkpoint.filename
         if not (path.is_file() and sha256_of(path).startswith(checkpoint.sha256_prefix)):
             self._fetch(checkpoint, path)
@@ -110,7 +113,7 @@ class _Cache:
 def _random(
     model: nn.Module, spec: ModelSpec, size: tuple[int, int], seed: int, reason: str | None = None
 ) -> WeightsInfo:
-    settle(model, size, seed)
+    settle(model, size, seed, transform=spec.transform)
     return WeightsInfo("random", None, None, spec.transform, reason)
 
 
@@ -134,7 +137,7 @@ def _official(model: nn.Module, spec: ModelSpec, checkpoint: Checkpoint, files: 
             f"the official weights of {spec.name} are for {spec.num_classes} classes and the default options",
             fix="Give weights of your own with --weights FILE.",
         )
-    return _load(model, spec, files.file(checkpoint))
+    return _load(model, spec, files.file(checkpoint), checkpoint)
 
 
 def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
@@ -145,7 +148,7 @@ def _from_file(model: nn.Module, spec: ModelSpec, source: str) -> WeightsInfo:
     return _load(model, spec, path)
 
 
-def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
+def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | None = None) -> WeightsInfo:
     """An official file is known by its hash, wherever it lies and whatever it is called."""
     try:
         sha256 = sha256_of(path)
@@ -158,7 +161,8 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path) -> WeightsInfo:
     transform = layout.adapt(model, path) if layout else None
     # Strict but for the norms' counters, see check_fit.
     model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
-    official = next((c for c in spec.checkpoints if sha256.startswith(c.sha256_prefix)), None)
+    named = (c for c in spec.checkpoints if c.sha256_prefix and sha256.startswith(c.sha256_prefix))
+    official = known or next(named, None)
     return WeightsInfo(
         "official" if official else "file",
         path.name,

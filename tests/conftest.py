@@ -14,13 +14,13 @@ DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 @pytest.fixture(scope="session")
 def digits():
     """The network of examples/digits as ``load_network`` gives it: 64x64 pixels, 10 classes."""
-    from deploy.runtime.pytorch import load_network
+    from deploy.runtime.networks import load_network
     from deploy.specs import NetworkOptions
 
     options = NetworkOptions(
         weights=str(DIGITS / "digits.safetensors"),
         num_classes=10,
-        image_size=64,
+        image_size=(64, 64),
         options=(("width_mult", 0.75), ("reduced_tail", True)),
     )
     return load_network("mobilenet_v3_small", options, labels=tuple("0123456789"))
@@ -44,7 +44,7 @@ def digit_images(digits):
 def _exported(digits):
     from deploy.graph.export import export_graph
 
-    return export_graph(digits.module, (64, 64))
+    return export_graph(digits.module, digits.inputs, ["logits"])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import models
 
 HEAVY = ("torch", "torchvision", "onnx", "onnx_ir", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "rich", "PIL")
 # Export needs PyTorch, and so does what runs it.
-WITH_TORCH = ("deploy.graph.export", "deploy.runtime.pytorch", "deploy.workflows.export")
+WITH_TORCH = ("deploy.graph.export", "deploy.runtime.networks", "deploy.runtime.pytorch", "deploy.workflows.export")
 VOCABULARY = ("deploy.errors", "deploy.specs", "deploy.artifacts", "deploy.manifest", "deploy.tools", "deploy.hardware")
 
 # Imports each module in turn; prints `module: package` for the first one that brings a package that is watched.

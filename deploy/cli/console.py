@@ -60,7 +60,8 @@ class Console:
 
         table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for index, column in enumerate(columns):
-            numbers = all(_is_number(row[index]) for row in rows)
+            cells = [row[index] for row in rows if row[index] != ""]
+            numbers = all(map(_is_number, cells))
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(str(cell) for cell in row))

@@ -2,6 +2,8 @@
 
 python export.py --model mobilenet_v3_large
 python export.py --model mobilenet_v3_small --weights digits.safetensors --num-classes 10 --image-size 64
+python export.py --model timm:convnext_tiny
+python export.py --model train/net.py:make_net --weights best.pth --image-size 320
 python export.py --list
 """
 
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="NAME", help="the model, as --list names it")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="as --list names it; torchvision:NAME; timm:NAME; package.module:factory; file.py:factory",
+    )
     parser.add_argument("--list", action="store_true", help="list the models and exit")
     add_network_options(parser)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
@@ -59,6 +65,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             f"preprocessing is the model's own, {report.manifest.preprocessing}: if these weights were trained with "
             "another, say so with --resize, --interpolation, --mean, --std"
         )
+    for note in report.notes:
+        console.warn(note)
     if report.reason_for_random:
         console.warn(report.reason_for_random)
     if report.manifest.weights.warning:
@@ -76,7 +84,7 @@ def _batch(text: str) -> int | None:
 
 
 def _output(given: Path | None, model: str) -> Path:
-    name = f"{model}.onnx"
+    name = f"{model.rpartition(':')[2]}.onnx"  # timm:resnet50 is resnet50.onnx
     if given is not None and given.suffix == ".plan":
         raise InputError(f"a graph is not an engine: {given}", expected="-o FILE.onnx")
     if given is None:
@@ -85,12 +93,13 @@ def _output(given: Path | None, model: str) -> Path:
 
 
 def _list(console: Console) -> int:
-    from deploy.runtime.pytorch import model_table
+    from deploy.runtime.networks import model_table
 
     models = model_table()
     if console.as_json:
         console.document(models)
         return 0
+    columns = ["model", "parameters", "GMACs", "input", "top-1 %", "aliases", "note"]
     rows = [
         [
             m["name"],
@@ -99,10 +108,12 @@ def _list(console: Console) -> int:
             m["input_size"],
             m["top1"] or "",
             ", ".join(m["aliases"]),
+            m["note"],
         ]
         for m in models
     ]
-    console.table(["model", "parameters", "GMACs", "input", "top-1 %", "aliases"], rows)
+    shown = len(columns) if any(m["note"] for m in models) else -1
+    console.table(columns[:shown], [row[:shown] for row in rows])
     return 0
 
 
@@ -112,17 +123,15 @@ def _print(report: ExportReport, console: Console) -> None:
         return
     manifest, last = report.manifest, list(report.parity.values())[-1]
     nodes = " → ".join(f"{count} {step}" for step, count in report.nodes.items())
-    assert manifest.parameters is not None
-    assert manifest.macs is not None
     rows = [
         ["file", f"{report.path} ({report.path.stat().st_size / 1e6:.1f} MB)"],
         ["nodes", nodes],
         ["operators", ", ".join(f"{count} {name}" for name, count in report.operators.items())],
         ["parameters", f"{manifest.parameters:,}"],
-        ["MACs per image", f"{manifest.macs / 1e6:,.1f} M"],
-        ["input", str(manifest.inputs[0])],
-        ["output", str(manifest.outputs[0])],
-        ["preprocessing", str(manifest.preprocessing)],
+        ["MACs per image", "not counted" if manifest.macs is None else f"{manifest.macs / 1e6:,.1f} M"],
+        *(["input", str(spec)] for spec in manifest.inputs),
+        *(["output", str(spec)] for spec in manifest.outputs),
+        ["preprocessing", str(manifest.preprocessing or "none: give arrays (.npz)")],
         ["weights", " ".join(filter(None, [manifest.weights.source, manifest.weights.name]))],
         [
             "against PyTorch",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
+from deploy.cli.options import add_image_size
 from deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own"
     )
-    parser.add_argument(
-        "--image-size", type=int, metavar="S", help="for a graph without a manifest: side of its square input, pixels"
-    )
+    add_image_size(parser, "for a graph without a manifest: height and width of its input in pixels")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check_positive(args: argparse.Namespace) -> None:
-    for name in ("top_k", "batch_size", "threads", "image_size"):
+    for name in ("top_k", "batch_size", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             flag = "--" + name.replace("_", "-")
@@ -116,7 +115,7 @@ class _Job:
         self._console.warn(f"skipped: {error.headline}")
 
 
-def _preprocessing(runner: Runner, image_size: int | None, console: Console) -> Preprocessing:
+def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
     if runner.manifest is not None and runner.manifest.preprocessing is not None:
         return runner.manifest.preprocessing
     from deploy.images.default import default_preprocessing

@@ -1,8 +1,8 @@
-"""What a graph, an engine or a model is: manifest, inputs and outputs, operators, precision of each layer.
+"""What a graph, an engine or a model is: manifest, inputs and outputs, operators, precision and cost of each layer.
 
 python -m deploy inspect mobilenet_v3_large.int8.onnx --layers
 python -m deploy inspect mobilenet_v3_large.int8.rtx.plan --json
-python -m deploy inspect mobilenet_v3_large
+python -m deploy inspect mobilenet_v3_large --image-size 320 --layers
 """
 
 from __future__ import annotations
@@ -14,24 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.console import Console
+from deploy.cli.options import add_architecture_options, architecture_options
 from deploy.errors import InputError
 from deploy.manifest import Manifest, read_plan_manifest
+from deploy.specs import NetworkOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="FILE|NAME", help="an .onnx graph, a .plan engine, or a model's name")
-    parser.add_argument("--layers", action="store_true", help="list every layer with its precision")
+    parser.add_argument("--layers", action="store_true", help="list every layer with its precision and cost")
+    add_architecture_options(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    path = Path(args.what)
+    path, options = Path(args.what), architecture_options(args)
+    if path.suffix in (".onnx", ".plan") and options != NetworkOptions():
+        raise InputError(
+            f"{path} is made for its classes and image size already",
+            expected="--num-classes, --image-size and --option with a model's name",
+        )
     if path.suffix == ".onnx":
         return _graph(path, args.layers, console)
     if path.suffix == ".plan":
         return _plan(path, console)
-    if path.exists() or path.suffix:
+    if ":" not in args.what and (path.exists() or path.suffix):
         raise InputError(f"{path} cannot be inspected", expected="an .onnx or .plan file, or a model's name")
-    return _model(args.what, console)
+    return _model(args.what, options, args.layers, console)
 
 
 def _graph(path: Path, layers: bool, console: Console) -> int:
@@ -48,15 +56,36 @@ def _graph(path: Path, layers: bool, console: Console) -> int:
         ["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"],
         ["opset, IR version", f"{summary.opset}, {summary.ir_version}"],
         ["nodes", f"{summary.nodes}: " + _counts(summary.operators)],
+        ["parameters", f"{summary.parameters:,}"],
+        ["MACs per image", "unknown: the file lacks shapes" if summary.macs is None else _giga(summary.macs)],
         *([f"in {name}", _counts(counts)] for name, counts in summary.precisions.items() if name != "-"),
     ]
     console.table(["graph", path.name], rows + _manifest_rows(manifest))
     if layers:
         console.table(
-            ["layer", "operator", "precision", "output"],
-            [[layer.name, layer.operator, layer.precision, layer.output] for layer in summary.layers],
+            ["layer", "operator", "precision", "output", "parameters", "MACs", "% of MACs"],
+            [
+                [
+                    layer.name,
+                    layer.operator,
+                    layer.precision,
+                    layer.output,
+                    *_cost(layer.parameters, layer.macs, summary.macs),
+                ]
+                for layer in summary.layers
+            ],
         )
     return 0
+
+
+def _cost(parameters: int, macs: int | None, total: int | None) -> list[str]:
+    """Three columns of a layer; MACs of 0 are left blank, so that those that count stand out."""
+    share = f"{100 * macs / total:.2f}" if macs and total else ""
+    return [f"{parameters:,}" if parameters else "", "?" if macs is None else f"{macs:,}" if macs else "", share]
+
+
+def _giga(count: int) -> str:
+    return f"{count / 1e9:.3f} G"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -121,15 +150,49 @@ def _plan(path: Path, console: Console) -> int:
     return 0
 
 
-def _model(name: str, console: Console) -> int:
-    from deploy.runtime.pytorch import model_facts
+def _model(name: str, options: NetworkOptions, layers: bool, console: Console) -> int:
+    from deploy.runtime.networks import model_facts, network_cost
 
-    facts = model_facts(name)
+    facts, cost = model_facts(name, options), network_cost(name, options)
     if console.as_json:
-        console.document(facts)
+        console.document({**facts, "cost": cost})
         return 0
-    console.table(["model", name], [[key.replace("_", " "), _text(value)] for key, value in facts.items()])
+    console.table(
+        ["model", name], [[key.replace("_", " "), _text(value)] for key, value in facts.items() if value != ""]
+    )
+    if layers:
+        console.table(
+            ["layer", "type", "output", "parameters", "MACs", "% of MACs", "activations"],
+            [_layer(layer, cost["macs"]) for layer in cost["layers"]],
+        )
+    console.table(["cost", f"of one image, {_shapes(cost['inputs'])}"], _totals(cost))
     return 0
+
+
+def _layer(layer: dict[str, Any], macs: int) -> list[str]:
+    outputs = ", ".join(map(str, layer["outputs"]))
+    written = f"{layer['activations']:,}" if layer["activations"] else ""
+    return [
+        layer["path"] or "(itself)",
+        layer["type"],
+        outputs,
+        *_cost(layer["parameters"], layer["macs"], macs),
+        written,
+    ]
+
+
+def _totals(cost: dict[str, Any]) -> list[list[str]]:
+    return [
+        ["parameters", f"{cost['parameters']:,}"],
+        ["MACs", _giga(cost["macs"])],
+        ["FLOPs", _giga(cost["flops"])],
+        ["activations", f"{cost['activations']:,}"],
+        ["peak activation memory", f"{cost['peak_bytes'] / 1e6:.1f} MB in FP32"],
+    ]
+
+
+def _shapes(shapes: list[list[int]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _text(value: object) -> str:

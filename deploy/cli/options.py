@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.errors import InputError
 from deploy.specs import NetworkOptions
 
 
+def add_architecture_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which network a model's name means, whatever its weights."""
+    _add_sizes(parser)
+    _add_option(parser)
+
+
+def architecture_options(args: argparse.Namespace) -> NetworkOptions:
+    """What those options say."""
+    options = tuple(_option(text) for text in args.option)
+    return NetworkOptions(num_classes=args.num_classes, image_size=args.image_size, options=options)
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which network a model's name means."""
+    """The options that say which network a model's name means, with its weights and their preprocessing."""
     parser.add_argument(
         "--weights",
         default="auto",
@@ -19,8 +32,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="auto: the official checkpoint if it is cached or reachable, else random with a warning (default); "
         "pretrained: the official one or an error; FILE: .pth, .pt or .safetensors",
     )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
-    parser.add_argument("--image-size", type=int, metavar="S", help="side of the square input in pixels")
+    _add_sizes(parser)
     parser.add_argument(
         "--resize",
         type=int,
@@ -30,26 +42,37 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of that resize, likewise")
     parser.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels of 0 to 1, likewise")
     parser.add_argument("--std", type=_triple, metavar="R,G,B", help="what they are divided by then, likewise")
+    _add_option(parser)
+
+
+def network_options(args: argparse.Namespace) -> NetworkOptions:
+    """What those options say."""
+    if args.resize is not None and args.resize < 1:
+        raise InputError("an image has pixels", got=args.resize, expected="--resize of 1 or more")
+    return replace(
+        architecture_options(args),
+        weights=args.weights,
+        resize=args.resize,
+        interpolation=args.interpolation,
+        mean=args.mean,
+        std=args.std,
+    )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, where they differ from the model's own")
+    add_image_size(parser, "height and width of the input in pixels, or the side of a square one")
+
+
+def _add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the model: width_mult=0.75"
     )
 
 
-def network_options(args: argparse.Namespace) -> NetworkOptions:
-    """What those options say."""
-    for name, value in (("--image-size", args.image_size), ("--resize", args.resize)):
-        if value is not None and value < 1:
-            raise InputError("an image has pixels", got=value, expected=f"{name} of 1 or more")
-    return NetworkOptions(
-        weights=args.weights,
-        num_classes=args.num_classes,
-        image_size=args.image_size,
-        resize=args.resize,
-        interpolation=args.interpolation,
-        mean=args.mean,
-        std=args.std,
-        options=tuple(_option(text) for text in args.option),
-    )
+def add_image_size(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--image-size``, also under timm's name for it."""
+    parser.add_argument("--image-size", "--input-size", type=_size, metavar="S|HxW", help=text)
 
 
 def output_path(text: str) -> Path:
@@ -58,6 +81,14 @@ def output_path(text: str) -> Path:
     if text.endswith("/") and not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return path
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``640`` or ``384x640``, height first; timm's ``3,224,224`` too."""
+    parts = text.lower().removeprefix("3,").replace(",", "x").split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"got {text}, expected pixels: 640, or height and width: 384x640")
+    return int(parts[0]), int(parts[-1])
 
 
 def _triple(text: str) -> tuple[float, float, float]:

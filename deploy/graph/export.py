@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -10,35 +12,61 @@ from torch import nn
 
 from deploy.errors import InputError
 from deploy.graph.naming import clear_traces, name_by_module
+from deploy.specs import BATCH, TensorSpec
 
 OPSET = 19  # the lowest whose Q/DQ take FP16 scales
 IR_VERSION = 10  # newer ones fail in JetPack's parsers and in older runtimes
-INPUT, OUTPUT, BATCH = "input", "logits", "batch"
 
 
-def export_graph(model: nn.Module, input_size: tuple[int, int], batch: int | None = None) -> ir.Model:
+def export_graph(
+    model: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[str], batch: int | None = None
+) -> ir.Model:
     """Export ``model`` in evaluation mode.
 
     Args:
-        model: takes float32 ``[batch, 3, height, width]``, returns one tensor ``[batch, ...]``.
-        input_size: height and width in pixels.
-        batch: a fixed batch size; None leaves the axis dynamic, named ``batch``.
+        model: called with one tensor for each of ``inputs``; returns tensors, alone or in tuples, lists and mappings.
+        inputs: names, types and shapes. A first axis named ``batch`` is the batch; all others are numbers.
+        outputs: a name for each tensor that comes back, in order.
+        batch: a fixed batch size; None leaves the axis dynamic.
 
     Raises:
-        InputError: torch.export cannot trace the model.
+        InputError: torch.export cannot trace the model, or it returns another number of tensors.
     """
-    # Two rows, because torch.export would specialise a dynamic axis whose example has one.
-    example = torch.zeros(batch or 2, 3, *input_size)
-    dynamic = None if batch else ({0: torch.export.Dim(BATCH)},)
+    examples = tuple(_example(spec, batch or _TRACED) for spec in inputs)
+    axis = torch.export.Dim(BATCH)
+    dynamic = None if batch else tuple({0: axis} if _batched(spec) else None for spec in inputs)
+    program = _traced(model.eval(), examples, dynamic, [spec.name for spec in inputs])
+    exported = program.model
+    _name_outputs(exported.graph, outputs, type(model).__name__)
+    name_by_module(exported)
+    clear_traces(exported)
+    exported.ir_version = IR_VERSION
+    return exported
+
+
+# Not 1: torch.export would specialise a dynamic axis whose example has one.
+_TRACED = 2
+
+
+def _batched(spec: TensorSpec) -> bool:
+    return spec.shape[:1] == (BATCH,)
+
+
+def _example(spec: TensorSpec, rows: int) -> torch.Tensor:
+    return torch.zeros([rows if dim == BATCH else int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype))
+
+
+def _traced(
+    model: nn.Module, examples: tuple[torch.Tensor, ...], dynamic: Any, names: Sequence[str]
+) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings():
         # torch.export copies its own deprecated LeafSpec objects.
         warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`", category=FutureWarning)
         try:
             program = torch.onnx.export(
-                model.eval(),
-                (example,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                model,
+                examples,
+                input_names=names,
                 opset_version=OPSET,
                 dynamic_shapes=dynamic,
                 dynamo=True,
@@ -51,11 +79,16 @@ def export_graph(model: nn.Module, input_size: tuple[int, int], batch: int | Non
                 fix="torch.export must be able to trace its forward: no branches on tensor values.",
             ) from error
     assert program is not None  # only the file-writing forms of the call return None
-    exported = program.model
-    name_by_module(exported)
-    clear_traces(exported)
-    exported.ir_version = IR_VERSION
-    return exported
+    return program
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str], model: str) -> None:
+    if len(graph.outputs) != len(names):
+        raise InputError(
+            f"{model} returns another number of tensors when it is traced", got=len(graph.outputs), expected=len(names)
+        )
+    for value, name in zip(graph.outputs, names):
+        value.name = name
 
 
 def _cause(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 
 import onnx_ir as ir
 
@@ -34,8 +35,18 @@ def _module_path(node: ir.Node) -> str:
         if value is not None and value.const_value is not None and (value.name or "").endswith(".weight"):
             return str(value.name).removesuffix(".weight")
     # ["", "features", "features.0", "features.0.2", "hardswish"]: modules outside in, then the call itself.
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-    return str(scopes[-2]) if len(scopes) > 1 else ""
+    scopes = _scopes(node) or _shared_scopes(node)
+    return scopes[-2] if len(scopes) > 1 else ""
+
+
+def _scopes(node: ir.Node) -> list[str]:
+    return list(ast.literal_eval(node.metadata_props.get(_SCOPES, "[]")))
+
+
+def _shared_scopes(node: ir.Node) -> list[str]:
+    """The modules that hold all readers of ``node``: torch.export gives its Split nodes no scope of their own."""
+    levels = zip(*(_scopes(reader)[:-1] for reader in node.successors()), strict=False)
+    return [*(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)), node.op_type]
 
 
 def _unique(name: str, taken: Counter[str]) -> str:
@@ -47,7 +58,7 @@ def _name_constants(node: ir.Node) -> None:
     """Constants that the exporter made (``val_22``) get the name of the first node that uses them."""
     for index, value in enumerate(node.inputs):
         if value is not None and value.is_initializer() and (value.name or "").startswith("val_"):
-            value.name = f"{node.name}:{index}"
+            value.name = f"{node.name}:in{index}"  # ":1" is the node's second output
 
 
 def clear_traces(model: ir.Model) -> None:

@@ -13,14 +13,14 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.irtools import check_names, constant, typed_copy
+from deploy.graph.macs import node_macs
+from deploy.graph.moves import before_splits, behind_splits, shared_scales
 from deploy.graph.residual import residual_skips
 from deploy.graph.squeeze_excite import gate_nodes
 
 # Below this an INT8 kernel pads channels to its tile and costs more than FP16 (ModelOpt's limit as well).
 MIN_CHANNELS = 16
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-# These give back values they were given, so TensorRT moves Q and DQ across them.
-_COMMUTING = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool")
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,18 @@ def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placemen
     check_names(graph, exclude or {})
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph):
         raise InputError("the graph is quantized already", expected="FP32", fix="Give the .onnx that export wrote.")
-    left_out = _left_out(graph, exclude or {})
+    excluded = behind_splits(graph, exclude or {})
+    left_out = _left_out(graph, excluded)
     quantized = [node for node in graph if node.op_type in WEIGHTED and node.name not in left_out]
-    edges = [Edge(_name(node.inputs[0]), _name(node), 0) for node in quantized]
-    skips = [(add, index) for add, index in residual_skips(graph, quantized) if add.name not in (exclude or {})]
-    edges += [Edge(_name(add.inputs[index]), _name(add), index) for add, index in skips]
+    skips = [(add, index) for add, index in residual_skips(graph, quantized) if add.name not in excluded]
+    readers = before_splits(graph, [*((node, 0) for node in quantized), *skips])
+    edges = [Edge(_name(node.inputs[index]), _name(node), index) for node, index in readers]
     order = {node.name: position for position, node in enumerate(graph)}
     return Placement(
         activations=tuple(sorted(edges, key=lambda edge: order[edge.node])),
         weights={_name(node.inputs[1]): channel_axis(node) for node in quantized},
         left_out=left_out,
-        shared_scale=_shared_scales(graph, {edge.tensor for edge in edges}),
+        shared_scale=shared_scales(graph, readers),
         int8_mac_share=_mac_share(graph, quantized),
     )
 
@@ -136,61 +137,14 @@ def _channels(node: ir.Node) -> int | None:
     return int(weight.shape[channel_axis(node)])
 
 
-def _shared_scales(graph: ir.Graph, quantized: set[str]) -> tuple[tuple[str, ...], ...]:
-    """Tensors joined by a Concat whose output is quantized: TensorRT moves its Q before the Concat.
-
-    Where an input has a Q of the same scale the two merge; with another scale it would be requantized.
-    """
-    by_origin: dict[ir.Value, set[str]] = {}
-    for value in _values(graph):
-        if value.name in quantized:
-            by_origin.setdefault(_origin(value), set()).add(_name(value))
-    groups: list[set[str]] = []
-    for node in graph:
-        if node.op_type == "Concat" and node.outputs[0] in by_origin:
-            members = set(by_origin[node.outputs[0]])
-            members.update(*(by_origin.get(_origin(value), set()) for value in node.inputs if value is not None))
-            groups = _merged(groups, members)
-    return tuple(tuple(sorted(group)) for group in groups if len(group) > 1)
-
-
-def _merged(groups: list[set[str]], members: set[str]) -> list[set[str]]:
-    apart = [group for group in groups if not group & members]
-    return [*apart, members.union(*(group for group in groups if group & members))]
-
-
-def _origin(value: ir.Value) -> ir.Value:
-    """The tensor whose values ``value`` holds, behind operators that only move them."""
-    node = value.producer()
-    source = node.inputs[0] if node is not None and node.op_type in _COMMUTING else None
-    return value if source is None else _origin(source)
-
-
-def _values(graph: ir.Graph) -> list[ir.Value]:
-    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
-
-
 def _mac_share(graph: ir.Graph, quantized: list[ir.Node]) -> float | None:
-    macs = {node: _macs(node) for node in graph if node.op_type in WEIGHTED and constant(node.inputs[1]) is not None}
+    macs = {
+        node: node_macs(node) for node in graph if node.op_type in WEIGHTED and constant(node.inputs[1]) is not None
+    }
     known = {node: count for node, count in macs.items() if count is not None}
     if not known or len(known) < len(macs):
         return None
     return sum(known[node] for node in quantized) / sum(known.values())
-
-
-def _macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates for one image."""
-    weight = constant(node.inputs[1])
-    shape = node.outputs[0].shape
-    if weight is None or shape is None:
-        return None
-    positions = [] if node.op_type == "Gemm" else list(shape)[2:] if node.op_type == "Conv" else list(shape)[1:-1]
-    count = int(weight.size)
-    for size in positions:
-        if not isinstance(size, int):
-            return None
-        count *= size
-    return count
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:

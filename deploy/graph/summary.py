@@ -1,4 +1,4 @@
-"""What a graph consists of: operators, and the precision each layer really computes in."""
+"""What a graph consists of: operators, the precision each layer really computes in, and what it costs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from deploy.graph.macs import node_macs, node_parameters
+
 _DTYPE_NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
 # Nodes that convert between precisions compute in none.
 _BORDERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
@@ -14,22 +16,34 @@ _BORDERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
 
 @dataclass(frozen=True)
 class Layer:
-    """One node: its name, operator, precision (``int8``, ``fp16``, ``fp32`` or ``-``) and output shape as text."""
+    """One node: its name, operator, precision (``int8``, ``fp16``, ``fp32`` or ``-``) and output shape as text.
+
+    ``parameters`` are the values of the constants it computes with. ``macs`` are its multiply-accumulates for one
+    image, None where a shape is unknown.
+    """
 
     name: str
     operator: str
     precision: str
     output: str
+    parameters: int = 0
+    macs: int | None = 0
 
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """Counts over a graph. ``precisions`` maps precision → operator → number of nodes."""
+    """Counts over a graph. ``precisions`` maps precision → operator → number of nodes.
+
+    ``parameters`` and ``macs`` are totals: a constant that several nodes read counts once, and one layer of unknown
+    ``macs`` makes their total unknown.
+    """
 
     ir_version: int
     opset: int
     nodes: int
     operators: dict[str, int]
+    parameters: int
+    macs: int | None
     precisions: dict[str, dict[str, int]]
     layers: tuple[Layer, ...]
 
@@ -41,11 +55,15 @@ def summarize(model: ir.Model) -> GraphSummary:
     for layer in layers:
         if layer.operator not in _BORDERS:
             precisions.setdefault(layer.precision, Counter())[layer.operator] += 1
+    macs = [layer.macs for layer in layers]
+    constants = {name: size for node in model.graph for name, size in node_parameters(node).items()}
     return GraphSummary(
         ir_version=int(model.ir_version or 0),
         opset=model.opset_imports.get("", 0),
         nodes=len(layers),
         operators=dict(Counter(layer.operator for layer in layers).most_common()),
+        parameters=sum(constants.values()),
+        macs=None if None in macs else sum(count or 0 for count in macs),
         precisions={name: dict(counts.most_common()) for name, counts in sorted(precisions.items())},
         layers=layers,
     )
@@ -54,7 +72,8 @@ def summarize(model: ir.Model) -> GraphSummary:
 def _layer(node: ir.Node) -> Layer:
     output = node.outputs[0]
     shape = "" if output.shape is None else f"[{', '.join(str(dim) for dim in output.shape)}]"
-    return Layer(node.name or "", node.op_type, _precision(node), shape)
+    parameters = sum(node_parameters(node).values())
+    return Layer(node.name or "", node.op_type, _precision(node), shape, parameters, node_macs(node))
 
 
 def _precision(node: ir.Node) -> str:

@@ -11,12 +11,12 @@ from deploy.specs import Preprocessing, TensorSpec
 _RESIZE_OVER_CROP = 256 / 224
 
 
-def default_preprocessing(inputs: Sequence[TensorSpec], image_size: int | None = None) -> Preprocessing:
+def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, int] | None = None) -> Preprocessing:
     """ImageNet's usual evaluation transform for a graph with one float32 input ``[batch, 3, height, width]``.
 
     Args:
         inputs: the graph's inputs.
-        image_size: side in pixels, where height and width are dynamic.
+        image_size: height and width in pixels, where they are dynamic.
 
     Raises:
         InputError: the graph does not take one RGB image in that layout, or its size is not known.
@@ -28,7 +28,8 @@ def default_preprocessing(inputs: Sequence[TensorSpec], image_size: int | None =
             expected="one float32 input [batch, 3, height, width]",
         )
     spec = inputs[0]
-    height, width = (dim if isinstance(dim, int) else image_size for dim in spec.shape[2:])
+    given = image_size or (None, None)
+    height, width = (dim if isinstance(dim, int) else size for dim, size in zip(spec.shape[2:], given))
     if height is None or width is None:
         raise InputError("this graph has no manifest and any image size", got=spec, fix="Give --image-size S.")
     return Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))

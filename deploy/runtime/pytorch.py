@@ -1,174 +1,100 @@
-"""PyTorch networks by name, and behind the Runner contract: the reference that graphs and engines are compared with."""
+"""PyTorch modules behind the Runner contract: the reference that graphs and engines are compared with."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from deploy.errors import InputError, MachineError
-from deploy.manifest import Weights
+from deploy.errors import InputError
 from deploy.runtime.base import Array, Runner
-from deploy.specs import NetworkOptions, Preprocessing, TensorSpec
-from models import (
-    ModelError,
-    ModelSpec,
-    Transform,
-    WeightsUnavailable,
-    create_model,
-    get_spec,
-    imagenet_labels,
-    list_models,
-)
-from models.complexity import complexity
-from models.download import Progress
-from models.weights import WeightsInfo, load_weights
+from deploy.specs import BATCH, TensorSpec
 
 
 class TorchRunner(Runner):
-    """Runs a module with one input and one output in evaluation mode, without gradients."""
+    """Runs a module in evaluation mode, without gradients: one tensor for each input, in order."""
 
     backend = "pytorch"
 
-    def __init__(self, model: nn.Module, inputs: TensorSpec, outputs: TensorSpec, *, device: str = "cpu") -> None:
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, device: str = "cpu"
+    ) -> None:
         """Wrap ``model``, whose tensors are ``inputs`` and ``outputs``; ``device`` is PyTorch's name of one."""
-        self.inputs, self.outputs = (inputs,), (outputs,)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.execution = f"executed on {device.upper()} (PyTorch {torch.__version__})"
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.check(feeds)
-        # A copy: PyTorch takes neither read-only arrays nor negative strides, and a module may work in place.
-        image = torch.from_numpy(np.array(feeds[self.inputs[0].name], order="C"))
+        # Copies: PyTorch takes neither read-only arrays nor negative strides, and a module may work in place.
+        tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")) for spec in self.inputs]
         with torch.inference_mode():
-            result = self._model(image.to(self._device))
-        return {self.outputs[0].name: result.cpu().numpy()}
+            result = self._model(*(tensor.to(self._device) for tensor in tensors))
+        values = [tensor.cpu().numpy() for _, tensor in named_tensors(result)]
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Nothing is held that garbage collection does not free."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network with its weights and all that its manifest says. ``macs`` are for one image."""
-
-    module: nn.Module
-    weights: Weights
-    reason_for_random: str | None
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
-    classes: int
-    parameters: int
-    macs: int
-
-    def runner(self, device: str = "cpu") -> TorchRunner:
-        """This network as a reference, on PyTorch's ``device``."""
-        image = TensorSpec("input", "float32", ("batch", 3, *self.preprocessing.crop))
-        return TorchRunner(self.module, image, TensorSpec("logits", "float32", ("batch", self.classes)), device=device)
+def named_tensors(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors that a module returned, in the order in which torch.export has them, with their keys in mappings."""
+    if isinstance(result, Tensor):
+        yield name, result
+    elif isinstance(result, Mapping):
+        for key, value in result.items():
+            yield from named_tensors(value, str(key))
+    elif isinstance(result, tuple | list):
+        for value in result:
+            yield from named_tensors(value, name)
 
 
-def load_network(
-    model: str,
-    options: NetworkOptions = NetworkOptions(),
-    labels: tuple[str, ...] | None = None,
-    progress: Progress | None = None,
-) -> Network:
-    """Create ``model`` with its weights. Another image size keeps the proportion of the resize before the crop.
+def output_specs(model: nn.Module, inputs: Sequence[TensorSpec], names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
+    """What ``model`` returns: it is run once, in evaluation mode, on two rows of zeros.
 
-    Args:
-        model: a registered name or alias.
-        options: which network that means.
-        labels: class names in place of the ones that are known.
-        progress: told of a download, in bytes done and in all (None where the server does not say).
+    ``names`` are the outputs'; None takes the keys of a mapping, ``output`` for a single one, else ``output0`` and on.
 
     Raises:
-        InputError: no such model, option or weights, or they do not fit each other.
-        MachineError: official weights were insisted on and cannot be had here.
+        InputError: it does not run on such inputs, returns no tensor, or another number of them than ``names``.
     """
-    with _model_errors():
-        spec = get_spec(model)
-        module = create_model(spec.name, num_classes=options.num_classes, **dict(options.options))
-        side = options.image_size
-        size = (side, side) if side else None
-        loaded = load_weights(module, spec, options.weights, input_size=size, progress=progress)
-        counted = complexity(module.eval(), size or loaded.transform.crop)
-    classes = options.num_classes or spec.num_classes
-    if labels is not None and len(labels) != classes:
-        raise InputError(
-            "the labels are not this network's", got=f"{len(labels)} labels", expected=f"{classes} classes"
-        )
-    if labels is None and loaded.source == "official":
-        labels = imagenet_labels()
-    return Network(
-        module=module,
-        weights=Weights(loaded.source, _weights_name(loaded), loaded.sha256),
-        reason_for_random=loaded.reason,
-        preprocessing=_preprocessing(loaded.transform, options),
-        labels=labels,
-        classes=classes,
-        parameters=counted.parameters,
-        macs=counted.macs,
-    )
+    found = _run_once(model, inputs)
+    if not found:
+        expected = "a tensor, or tensors in a tuple, list or mapping"
+        raise InputError(f"{type(model).__name__} returns no tensor", expected=expected)
+    named = names or _names([key for key, _ in found])
+    if len(named) != len(found):
+        raise InputError(f"{type(model).__name__} returns {len(found)} tensors", expected=", ".join(named))
+    return tuple(_spec(name, tensor) for name, (_, tensor) in zip(named, found))
 
 
-def _weights_name(loaded: WeightsInfo) -> str | None:
-    return f"{loaded.name}: {loaded.entry}" if loaded.entry else loaded.name
+_ROWS = 2
 
 
-@contextlib.contextmanager
-def _model_errors() -> Iterator[None]:
-    """The errors of ``models``, which knows nothing of ours, as ours."""
+def _run_once(model: nn.Module, inputs: Sequence[TensorSpec]) -> list[tuple[str, Tensor]]:
+    shapes = [[_ROWS if dim == BATCH else int(dim) for dim in spec.shape] for spec in inputs]
+    feeds = [torch.zeros(shape, dtype=getattr(torch, spec.dtype)) for shape, spec in zip(shapes, inputs)]
     try:
-        yield
-    except ModelError as error:
-        kind = MachineError if isinstance(error, WeightsUnavailable) else InputError
-        raise kind(error.what, got=error.got, expected=error.expected, fix=error.fix, details=error.details) from error
+        with torch.inference_mode():
+            return list(named_tensors(model.eval()(*feeds)))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        what = f"{type(model).__name__} does not run on {', '.join(map(str, inputs))}"
+        got = f"{type(error).__name__}: {reason[0]}"
+        raise InputError(what, got=got, fix="Does it take images of another --image-size?") from error
 
 
-def _preprocessing(transform: Transform, options: NetworkOptions) -> Preprocessing:
-    crop, resize = transform.crop, transform.resize
-    if options.image_size:
-        crop = (options.image_size, options.image_size)
-        resize = round(options.image_size * transform.resize / transform.crop[0])
-    return Preprocessing(
-        options.resize or resize,
-        crop,
-        options.interpolation or transform.interpolation,
-        options.mean or transform.mean,
-        options.std or transform.std,
-        transform.mode,
-    )
+def _names(keys: Sequence[str]) -> list[str]:
+    if len(keys) == 1:
+        return [keys[0] or "output"]
+    unique = all(keys) and len(set(keys)) == len(keys)
+    return list(keys) if unique else [f"output{index}" for index in range(len(keys))]
 
 
-def model_table() -> list[dict[str, Any]]:
-    """What ``export.py --list`` shows of every model."""
-    return [model_facts(name) for name in list_models()]
-
-
-def model_facts(name: str) -> dict[str, Any]:
-    """What is known of one model without creating it.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    with _model_errors():
-        spec: ModelSpec = get_spec(name)
-    return {
-        "name": spec.name,
-        "family": spec.family,
-        "task": spec.task,
-        "parameters": spec.parameters,
-        "gmacs": spec.gmacs,
-        "input_size": f"{spec.input_size[0]}x{spec.input_size[1]}",
-        "top1": spec.checkpoints[0].top1 if spec.checkpoints else None,
-        "checkpoints": [checkpoint.tag for checkpoint in spec.checkpoints],
-        "options": {option: str(default) for option, default in spec.options.items()},
-        "aliases": list(spec.aliases),
-        "paper": spec.paper,
-    }
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    batched = tensor.ndim > 0 and tensor.shape[0] == _ROWS
+    shape = (BATCH, *tensor.shape[1:]) if batched else tuple(tensor.shape)
+    return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), shape)

@@ -69,7 +69,9 @@ def evaluate(
     )
 
 
-def _labelled(subject: Subject, data: Path, image_size: int | None, warn: Callable[[str], None]) -> LabelledImages:
+def _labelled(
+    subject: Subject, data: Path, image_size: tuple[int, int] | None, warn: Callable[[str], None]
+) -> LabelledImages:
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
     name = subject.runner.inputs[0].name
     images = LabelledImages(data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}"))

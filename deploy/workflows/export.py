@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,8 @@ from deploy.manifest import Manifest
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.limits import DEFAULT_LIMITS
-from deploy.runtime.base import Array
+from deploy.runtime.networks import Network, load_network
 from deploy.runtime.onnxrt import OnnxRunner
-from deploy.runtime.pytorch import Network, load_network
 from deploy.runtime.rows import infer_rows
 from deploy.specs import NetworkOptions, Precision
 from deploy.tools import tool_versions
@@ -52,6 +51,7 @@ class ExportReport:
     parity: dict[str, Comparison]
     steps: dict[str, float]
     reason_for_random: str | None
+    notes: tuple[str, ...]
 
 
 def export_model(
@@ -70,7 +70,7 @@ def export_model(
     network = load_network(request.model, request.network, labels, downloading)
     clock.lap("load")
     note("exporting with torch.export")
-    graph = export_graph(network.module, network.preprocessing.crop, request.batch)
+    graph = export_graph(network.module, network.inputs, [spec.name for spec in network.outputs], request.batch)
     nodes, parity = {"exported": len(graph.graph)}, {}
     clock.lap("export")
     gate = _Gate(network, request.batch)
@@ -86,7 +86,9 @@ def export_model(
     manifest = _manifest(request, network, parity, gate)
     files.save(output, graph, manifest)
     operators = dict(Counter(node.op_type for node in graph.graph).most_common())
-    return ExportReport(output, manifest, nodes, operators, parity, clock.laps, network.reason_for_random)
+    return ExportReport(
+        output, manifest, nodes, operators, parity, clock.laps, network.reason_for_random, network.notes
+    )
 
 
 class _Gate:
@@ -95,31 +97,32 @@ class _Gate:
     def __init__(self, network: Network, batch: int | None) -> None:
         sizes = (batch,) if batch else GATE_BATCHES
         with network.runner() as reference:
-            self._inputs, self._outputs = reference.inputs, reference.outputs
             self._feeds = list(synthetic_batches(reference.inputs, network.preprocessing, sizes))
             self._wanted = [reference.infer(feeds) for feeds in self._feeds]
 
     def check(self, graph: ir.Model, step: str) -> Comparison:
-        accumulator = Accumulator()
+        """The comparison of the output that is furthest off.
+
+        Raises:
+            CheckFailed: an output is too far off.
+        """
+        accumulators = {name: Accumulator() for name in self._wanted[0]}
         with OnnxRunner(files.to_bytes(graph), device="cpu") as runner:
             self.tensors = {"inputs": runner.inputs, "outputs": runner.outputs}
             for feeds, wanted in zip(self._feeds, self._wanted):
                 got = infer_rows(runner, feeds)
-                accumulator.update(_only(wanted), _only(got))
-        comparison = accumulator.result()
-        failures = DEFAULT_LIMITS[Precision.FP32].failures(comparison)
+                for name, accumulator in accumulators.items():
+                    accumulator.update(wanted[name], got[name])
+        comparisons = {name: accumulator.result() for name, accumulator in accumulators.items()}
+        limits = DEFAULT_LIMITS[Precision.FP32]
+        failures = [f"{name}: {reason}" for name, each in comparisons.items() for reason in limits.failures(each)]
         if failures:
             raise CheckFailed(
                 f"the {step} graph differs from PyTorch; nothing was written",
                 got="; ".join(failures),
                 fix="Export with --no-simplify." if step == "simplified" else "Please report the model.",
             )
-        return comparison
-
-
-def _only(outputs: Mapping[str, Array]) -> Array:
-    (value,) = outputs.values()
-    return value
+        return max(comparisons.values(), key=lambda comparison: comparison.relative)
 
 
 class _Clock:
@@ -140,6 +143,7 @@ def _manifest(request: ExportRequest, network: Network, parity: dict[str, Compar
     figures = {"against": "pytorch", "graph": last, "input": "synthetic images", **parity[last].to_dict()}
     return Manifest(
         model=request.model,
+        task=network.task,
         precision=Precision.FP32,
         inputs=gate.tensors["inputs"],
         outputs=gate.tensors["outputs"],

@@ -78,13 +78,20 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
 
 
 def _without_dead(graph: ir.Model, placement: Placement, ranges: CalibrationCache) -> Placement:
-    """A tensor that was zero on every image has no range: its readers stay FP16, whatever it holds later."""
-    dead = {
-        edge.node: f"its input '{edge.tensor}' was zero on every calibration image"
-        for edge in placement.activations
-        if ranges.amax[edge.tensor] == 0
-    }
-    return place(graph, dead) if dead else placement
+    """A tensor that was zero on every image has no range: its readers stay FP16, whatever it holds later.
+
+    Without them other tensors may be quantized than those calibrated, which have no range either.
+    """
+    dead: dict[str, str] = {}
+    while found := {edge.node: edge.tensor for edge in placement.activations if not ranges.amax.get(edge.tensor)}:
+        dead |= {node: _why_dead(tensor, ranges) for node, tensor in found.items()}
+        placement = place(graph, dead)
+    return placement
+
+
+def _why_dead(tensor: str, ranges: CalibrationCache) -> str:
+    zero = tensor in ranges.amax
+    return f"its input '{tensor}' was {'zero on every calibration image' if zero else 'not calibrated'}"
 
 
 def _ranges(source: Source, placement: Placement, calibration: Calibration) -> CalibrationCache:

@@ -39,7 +39,7 @@ def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable
         MachineError: this machine cannot run it.
     """
     path = Path(what)
-    is_file = path.suffix in (".onnx", ".plan") or path.exists()
+    is_file = path.suffix in (".onnx", ".plan") or (path.exists() and ":" not in what)
     subject = _from_file(path, device, network.image_size, warn) if is_file else _from_name(what, network)
     manifest = subject.runner.manifest
     if manifest is not None and manifest.weights.warning:
@@ -48,17 +48,24 @@ def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable
 
 
 def _from_name(what: str, network: NetworkOptions) -> Subject:
-    from deploy.runtime.pytorch import load_network
+    from deploy.runtime.networks import load_network
 
     loaded = load_network(what, network)
     runner = loaded.runner()
     runner.manifest = Manifest(
-        what, Precision.FP32, runner.inputs, runner.outputs, weights=loaded.weights, preprocessing=loaded.preprocessing
+        what,
+        Precision.FP32,
+        runner.inputs,
+        runner.outputs,
+        task=loaded.task,
+        weights=loaded.weights,
+        preprocessing=loaded.preprocessing,
+        labels=loaded.labels,
     )
     return Subject(what, runner, Precision.FP32, loaded.preprocessing)
 
 
-def _from_file(path: Path, device: str, image_size: int | None, warn: Callable[[str], None]) -> Subject:
+def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn: Callable[[str], None]) -> Subject:
     runner = open_runner(path, device=device)
     graph = load(path) if path.suffix == ".onnx" else None
     if runner.manifest is not None:

@@ -51,6 +51,28 @@ class Net:
         onnx.checker.check_model(proto, full_check=True)
         return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
+    def shuffle(self, kept_reader: str | None = None) -> ir.Model:
+        """A stem of 32 channels, then ``first`` and ``second``, units of ShuffleNet V2, then a convolution ``out``.
+
+        ``kept_reader`` is an operator for the half that passes the first unit by.
+        """
+        stem = self.op("Relu", "stem", self.conv("stem_conv", "input", (3, 32)))
+        second = self._shuffle_unit("second", self._shuffle_unit("first", stem, kept_reader))
+        return self.model(self.conv("out", second, (32, 32)), ["batch", 32, 16, 16])
+
+    def _shuffle_unit(self, name: str, source: str, kept_reader: str | None = None) -> str:
+        kept, filtered = halves = [f"{name}.a", f"{name}.b"]
+        self.nodes.append(helper.make_node("Split", [source], halves, f"{name}_split", axis=1, num_outputs=2))
+        kept = self.op(kept_reader, f"{name}.read", kept) if kept_reader else kept
+        filtered = self.op("Relu", f"{name}.relu", self.conv(f"{name}.conv", filtered, (16, 16)))
+        joined = self.op("Concat", f"{name}.joined", kept, filtered, axis=1)
+        shapes = [
+            self.constant(f"{name}.{len(shape)}d", np.array(shape)) for shape in ([-1, 2, 16, 16, 16], [-1, 32, 16, 16])
+        ]
+        grouped = self.op("Reshape", f"{name}.grouped", joined, shapes[0])
+        dealt = self.op("Transpose", f"{name}.dealt", grouped, perm=[0, 2, 1, 3, 4])
+        return self.op("Reshape", name, dealt, shapes[1])
+
 
 def _mini(net: Net) -> ir.Model:
     """Stem, SE block with a skip, a narrow conv, a Concat of two convs, pool and classifier."""

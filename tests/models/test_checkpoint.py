@@ -82,6 +82,33 @@ def test_a_pickled_module_is_refused_with_the_line_that_converts_it(tmp_path, co
     assert state["weight"].shape == (2, 3)
 
 
+# What a detector's training script saves: modules in half precision, of classes found where it was trained only.
+_TRAINING = """
+import sys, torch, torch.nn as nn
+class Detector(nn.Linear):
+    pass
+def save(path, averaged):
+    model, ema = Detector(3, 2).half(), Detector(3, 2).half()
+    nn.init.constant_(model.weight, 0.5)
+    nn.init.constant_(ema.weight, 0.25)
+    torch.save({"epoch": -1, "model": model, "ema": ema if averaged else None, "optimizer": None, "updates": 9}, path)
+"""
+
+
+@pytest.mark.parametrize(("averaged", "weight"), [(False, 0.5), (True, 0.25)], ids=["without ema", "with ema"])
+def test_a_training_script_s_checkpoint_is_refused_with_the_line_that_converts_it(tmp_path, averaged, weight):
+    (tmp_path / "training_code.py").write_text(_TRAINING)
+    save = f"import training_code; training_code.save('last.pt', {averaged})"
+    subprocess.run([sys.executable, "-c", save], check=True, timeout=60, cwd=tmp_path)
+    with pytest.raises(WeightsError, match="would run code from the file") as caught:
+        read_state_dict(tmp_path / "last.pt")
+    command = shlex.split(caught.value.details[0])
+    subprocess.run([sys.executable, *command[1:]], check=True, timeout=60, cwd=tmp_path)
+    state, _ = read_state_dict(tmp_path / "last.state_dict.pth")
+    assert torch.equal(state["weight"], torch.full((2, 3), weight))
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
 def test_code_is_not_run(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -105,3 +105,27 @@ def test_one_missing_tensor():
 
 def test_it_is_an_error_of_models():
     assert isinstance(misfit("mobilenet_v3_small", {}), ModelError)
+
+
+def test_a_detector_of_another_size():
+    assert misfit("yolov5m", state_of("yolov5s")).fix == "They are yolov5s's: --model yolov5s"
+
+
+def test_a_detector_of_other_classes():
+    error = misfit("yolov5s", state_of("yolov5s", num_classes=3))
+    assert error.fix == "They were trained for 3 classes: --num-classes 3"
+    assert error.details[0].startswith(
+        "of another shape (6): model.24.m.0.weight 24x128x1x1, the model has 255x128x1x1; model.24.m.0.bias 24, "
+    )
+
+
+def test_a_detector_of_another_size_and_classes():
+    given = state_of("yolov5s_efficientnetv2", num_classes=1)
+    fix = "They are yolov5s_efficientnetv2's: --model yolov5s_efficientnetv2 --num-classes 1"
+    assert misfit("yolov5s", given).fix == fix
+
+
+def test_heads_that_disagree_are_of_no_model():
+    given = dict(state_of("yolov5s", num_classes=3))
+    given["model.24.m.1.weight"] = torch.zeros(255, 256, 1, 1)
+    assert misfit("yolov5s", given).fix is None

@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from models import ModelError, UnknownModel, create_model, get_spec, imagenet_labels, list_models, registry
+from models import (
+    ModelError,
+    UnknownModel,
+    check_image_size,
+    coco_labels,
+    create_model,
+    get_spec,
+    imagenet_labels,
+    list_models,
+    registry,
+)
 
 NAMES = list_models()
 
@@ -114,6 +124,38 @@ def test_labels_are_torchvisions(torchvision_models):
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     assert imagenet_labels() == tuple(_IMAGENET_CATEGORIES)
+
+
+def test_labels_of_coco_are_torchvisions(torchvision_models):
+    from torchvision.models._meta import _COCO_CATEGORIES
+
+    assert coco_labels() == tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width", "told"),
+    [
+        ("yolov5s", 650, 640, "got 650; expected a multiple of 32: 640 or 672"),
+        ("yolov5s", 640, 16, "got 16; expected a multiple of 32: 32"),
+        ("yolov5s", 0, 640, "got 0; expected a multiple of 32: 32"),
+        ("yolov5s_efficientnetv2", 640, 672, "got 672; expected a multiple of 64: 640 or 704"),
+        ("mobilenet_v3_small", 224, 0, "got 0; expected a multiple of 1: 1"),
+    ],
+)
+def test_a_size_the_strides_do_not_divide(name, height, width, told):
+    with pytest.raises(ModelError) as caught:
+        check_image_size(get_spec(name), height, width)
+    assert str(caught.value) == f"{name} cannot take images of {height}x{width} pixels ({told})"
+
+
+@pytest.mark.parametrize(("name", "size"), [("yolov5s", (320, 672)), ("mobilenet_v3_small", (225, 1))])
+def test_a_size_they_divide(name, size):
+    check_image_size(get_spec(name), *size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_own_size_is_a_size_it_takes(name):
+    check_image_size(get_spec(name), *get_spec(name).input_size)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if get_spec(name).checkpoints])

@@ -173,3 +173,15 @@ def test_weights_that_are_not_numbers(tmp_path):
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="NaN or infinity .got 1 tensors, the first classifier.3.bias"):
         load(get_spec(NAME), str(tmp_path / "w.pth"), tmp_path, create_model(NAME, num_classes=3))
+
+
+def test_a_file_in_half_precision_is_loaded_as_float(tmp_path):
+    trained = create_model("yolov5n", num_classes=2).half()
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+    model = create_model("yolov5n", num_classes=2)
+    anchors = model.detect.anchors.clone()
+    assert load(get_spec("yolov5n"), str(tmp_path / "w.pt"), tmp_path, model).source == "file"
+    assert torch.equal(model.detect.anchors, anchors)
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == (torch.int64 if "num_batches" in name else torch.float32)
+        assert torch.equal(tensor, trained.state_dict()[name].to(tensor.dtype))

@@ -76,11 +76,24 @@ def test_a_fixed_batch_labels_and_an_existing_file_in_a_folder(cli: Cli, empty: 
     onnx.checker.check_model("out/mobilenet_v3_small.onnx")
 
 
-def test_the_list(cli: Cli, empty: Path):
+def test_the_list(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deploy.runtime.networks.resolve", None)  # a list of facts makes no networks
     models = {model["name"]: model for model in cli.done("export", "--list", "--json").document}
     assert models["mobilenet_v3_large"]["parameters"] == 5_483_032
+    assert models["mobilenet_v3_large"]["gmacs"] == 0.217
+    assert all(model.keys() >= {"input_size", "top1", "task", "aliases", "note"} for model in models.values())
     table = cli.done("export", "--list").out
     assert all(name in table for name in models)
+    assert re.search(r"mobilenet_v3_large +5,483,032 +0\.217 +224x224 +75\.27", table)
+
+
+def test_the_list_shows_notes_where_there_are_some(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
+    facts = {"name": "net", "parameters": 1234, "gmacs": 1.5, "input_size": "8x8", "top1": None, "aliases": ["n"]}
+    for note, columns in (("not to be mistaken for nets", "aliases +note"), ("", "aliases *\n")):
+        monkeypatch.setattr("deploy.runtime.networks.model_table", lambda note=note: [{**facts, "note": note}])
+        table = cli.done("export", "--list").out
+        assert re.search(columns, table)
+        assert re.search(rf"net +1,234 +1\.500 +8x8 +n +{note}", table)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +119,11 @@ def test_the_list(cli: Cli, empty: Path):
         ),
         ([*SMALL, "--option", "width_mult=nan"], "option 'width_mult' is of another type (got 'nan'; expected float)"),
         ([*SMALL, "--option", "width_mult=0"], "MobileNetV3 cannot be built so (got width_mult=0"),
-        ([*SMALL, "--image-size", "0"], "an image has pixels (got 0; expected --image-size of 1 or more)"),
-        ([*SMALL, "--image-size", "big"], "argument --image-size: invalid int value: 'big'"),
+        (
+            [*SMALL, "--image-size", "0"],
+            "--image-size/--input-size: got 0, expected pixels: 640, or height",
+        ),
+        ([*SMALL, "--image-size", "big"], "--image-size/--input-size: got big, expected pixels: 640"),
         ([*SMALL, "--num-classes", "0"], "a classifier needs classes (got 0; expected num_classes of 1 or more)"),
         ([*SMALL, "--labels", "nope.txt"], "cannot read the labels in nope.txt (got no such file or directory)"),
         ([*SMALL, "-o", "missing/net.onnx"], "cannot write missing/net.onnx (got no such file or directory)"),
@@ -201,4 +217,4 @@ def test_a_graph_that_differs_is_not_written(cli: Cli, empty: Path, monkeypatch:
     monkeypatch.setattr("deploy.workflows.export.DEFAULT_LIMITS", {"fp32": Limits(relative=1e-12)})
     result = cli("export", *SMALL)
     assert (result.code, result.out, snapshot(empty)) == (CheckFailed.exit_code, "", {})
-    assert result.error.startswith("the exported graph differs from PyTorch; nothing was written (got relative error")
+    assert result.error.startswith("the exported graph differs from PyTorch; nothing was written (got logits: ")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from commands import NETWORK, Cli, write_images
 
 CLASSES = "abcdefghij"
@@ -103,6 +105,8 @@ def test_inspect_a_graph(cli: Cli, here: Path):
     )
     assert document["graph"]["precisions"].keys() >= {"int8", "fp16"}
     assert document["manifest"]["precision"] == "int8"
+    assert document["graph"]["macs"] == document["manifest"]["macs"] > 0
+    assert document["graph"]["parameters"] == sum(layer["parameters"] for layer in document["graph"]["layers"]) > 0
     plain = cli.done("inspect", "net.int8.onnx", "--layers").out
     assert "features.0.0/Conv" in plain
     assert "RANDOM" not in plain
@@ -114,9 +118,56 @@ def test_inspect_a_graph(cli: Cli, here: Path):
     assert cli.done("inspect", "net.int8.rtx.plan", "--json").document["manifest"] is None
 
 
-def test_inspect_a_model(cli: Cli, here: Path):
-    assert cli.done("inspect", "mobilenet_v3_large", "--json").document["parameters"] == 5_483_032
-    assert "mobilenet_v3_large" in cli.done("inspect", "mobilenet_v3_large").out
+def test_inspect_a_model(cli: Cli, empty: Path):
+    document = cli.done("inspect", "mobilenet_v3_large", "--json").document
+    assert document["parameters"] == document["cost"]["parameters"] == 5_483_032
+    assert round(document["cost"]["macs"] / 1e9, 3) == document["gmacs"]
+    plain = cli.done("inspect", "mobilenet_v3_large").out
+    assert "Searching for MobileNetV3" in plain
+    assert re.search(r"cost +of one image, 1x3x224x224", plain)
+    assert re.search(r"MACs +0\.217 G", plain)
+    assert re.search(r"FLOPs +0\.433 G", plain)
+    assert "features.0.0" not in plain
+    assert not list(empty.iterdir())
+
+
+def test_inspect_the_layers_of_a_model_without_its_weights(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deploy.runtime.networks.load_weights", None)
+    network = ("mobilenet_v3_small", "--num-classes", "10", "--image-size", "64", "--option", "width_mult=0.5")
+    cost = cli.done("inspect", *network, "--json").document["cost"]
+    assert cost["inputs"] == [[1, 3, 64, 64]]
+    stem, last = [next(x for x in cost["layers"] if x["path"] == path) for path in ("features.0.0", "classifier.3")]
+    assert stem == {
+        "path": "features.0.0",
+        "type": "Conv2d",
+        "outputs": [[1, 8, 32, 32]],
+        "parameters": 8 * 27,
+        "macs": 8 * 27 * 32 * 32,
+        "activations": 8 * 32 * 32,
+    }
+    assert last["outputs"] == [[1, 10]]
+    for what in ("parameters", "macs", "activations"):
+        assert cost[what] == sum(layer[what] for layer in cost["layers"])
+    assert cost["flops"] == 2 * cost["macs"]
+    table = cli.done("inspect", *network, "--layers").out
+    share = f"{100 * stem['macs'] / cost['macs']:.2f}"
+    assert re.search(rf"features\.0\.0 +Conv2d +\[1, 8, 32, 32\] +216 +221,184 +{share} +8,192", table)
+    assert re.search(r"features\.0\.1 +BatchNorm2d +\[1, 8, 32, 32\] +16 *\n", table)
+
+
+def test_an_image_that_a_network_does_not_take(cli: Cli, empty: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("models.resolve.create_model", lambda *_, **__: torch.nn.Conv2d(3, 4, 7))
+    refused = cli("inspect", "mobilenet_v3_small", "--image-size", "4")
+    assert refused.code == 2
+    assert refused.error.startswith("mobilenet_v3_small cannot be counted for images of 4x4 (got ")
+    assert "Kernel size can't be greater than actual input size" in refused.err
+
+
+@pytest.mark.parametrize("option", [("--image-size", "64"), ("--num-classes", "3"), ("--option", "width_mult=2")])
+@pytest.mark.parametrize("file", ["net.onnx", "net.plan"])
+def test_a_file_is_of_one_architecture(cli: Cli, here: Path, file: str, option: tuple[str, str]):
+    error = cli.refused(2, "inspect", file, *option)
+    assert error.startswith(f"{file} is made for its classes and image size already (expected --num-classes,")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from deploy.graph.export import export_graph
 from deploy.graph.files import to_bytes
 from deploy.parity.compare import compare
 from deploy.parity.limits import DEFAULT_LIMITS
-from deploy.specs import Precision
+from deploy.specs import Precision, image_input
 from models.settle import settle
 
 FP32 = DEFAULT_LIMITS[Precision.FP32]
@@ -65,7 +65,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def small_graph(small):
-    return export_graph(small, (16, 16))
+    return export_graph(small, [image_input((16, 16))], ["logits"])
 
 
 def _shape(value):
@@ -123,20 +123,20 @@ def test_nothing_tells_where_it_was_made(exported):
 def test_the_exporter_does_write_traces(small, monkeypatch):
     """Else the test above would prove nothing."""
     monkeypatch.setattr("deploy.graph.export.clear_traces", lambda model: None)
-    data = to_bytes(export_graph(small, (16, 16)))
+    data = to_bytes(export_graph(small, [image_input((16, 16))], ["logits"]))
     assert Path(__file__).name.encode() in data
     assert b"site-packages" in data
 
 
 def test_inner_graphs_hold_no_traces_either():
-    graph = export_graph(Conditional(), (4, 4))
+    graph = export_graph(Conditional(), [image_input((4, 4))], ["logits"])
     assert "If" in [node.op_type for node in graph.graph]
     assert Path(__file__).name.encode() not in to_bytes(graph)
     assert b"File" not in to_bytes(graph)
 
 
 def test_a_fixed_batch(small, run):
-    graph = export_graph(small, (16, 16), batch=3)
+    graph = export_graph(small, [image_input((16, 16))], ["logits"], batch=3)
     assert _shape(graph.graph.inputs[0]) == [3, 3, 16, 16]
     assert _shape(graph.graph.outputs[0]) == [3, 5]
     images = np.random.default_rng(0).standard_normal((3, 3, 16, 16), np.float32)
@@ -146,12 +146,12 @@ def test_a_fixed_batch(small, run):
 
 
 def test_heights_and_widths_that_differ(small):
-    assert _shape(export_graph(small, (12, 20)).graph.inputs[0]) == ["batch", 3, 12, 20]
+    assert _shape(export_graph(small, [image_input((12, 20))], ["logits"]).graph.inputs[0]) == ["batch", 3, 12, 20]
 
 
 def test_a_training_network_is_exported_for_evaluation(small, small_graph, run):
     small.train()
-    graph = export_graph(small, (16, 16))
+    graph = export_graph(small, [image_input((16, 16))], ["logits"])
     assert to_bytes(graph) == to_bytes(small_graph)
     assert not {"Dropout", "BatchNormalization"} & {node.op_type for node in graph.graph}
 
@@ -166,7 +166,7 @@ def test_a_training_network_is_exported_for_evaluation(small, small_graph, run):
 )
 def test_what_cannot_be_traced_is_named_with_its_cause(model, cause, capfd):
     with pytest.raises(InputError) as caught:
-        export_graph(model, (4, 4))
+        export_graph(model, [image_input((4, 4))], ["logits"])
     name = type(model).__name__
     assert re.search(rf"{name} cannot be exported \(got .*({cause})", caught.value.headline)
     assert caught.value.fix.startswith("torch.export must be able to trace its forward")

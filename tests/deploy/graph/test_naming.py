@@ -4,6 +4,7 @@ import json
 
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from deploy.graph.files import to_bytes
 from deploy.graph.naming import clear_traces, name_by_module
@@ -37,6 +38,19 @@ def test_others_are_named_by_their_scope_and_numbered_where_it_repeats(mini):
 def test_a_node_without_scope_is_named_by_its_operator(mini):
     name_by_module(mini)
     assert next(node for node in mini.graph if node.op_type == "Concat").name == "Concat"
+
+
+def test_a_split_without_scope_is_named_by_the_module_of_its_readers(net):
+    net.op("Relu", "left", "left_half")
+    net.op("Relu", "right", "right_half")
+    net.nodes.insert(0, helper.make_node("Split", ["input"], ["left_half", "right_half"], axis=2, num_outputs=2))
+    model = net.model(net.op("Concat", "out", "left_half", "left", "right", axis=1), ["batch", 9, 8, 16])
+    split, left, right, concat = model.graph
+    _scope(left, "stage2", "stage2.1", "stage2.1.branch")
+    _scope(right, "stage2", "stage2.1", "stage2.1.branch", "stage2.1.branch.0")
+    _scope(concat, "stage2", "stage2.1")
+    name_by_module(model)
+    assert split.name == "stage2.1/Split"
 
 
 def test_every_name_is_unique_and_tensors_follow_their_node(mini, images, run):
@@ -79,8 +93,8 @@ def test_constants_of_the_exporter_are_named_by_their_first_reader(mini):
     axes.name = "val_7"
     kept = {name for name in mini.graph.initializers if not name.startswith("val_")}
     name_by_module(mini)
-    assert axes.name == "ReduceMean:1"
-    assert set(mini.graph.initializers) == kept | {"ReduceMean:1"}
+    assert axes.name == "ReduceMean:in1"
+    assert set(mini.graph.initializers) == kept | {"ReduceMean:in1"}
 
 
 @pytest.fixture

@@ -59,6 +59,50 @@ def test_concat_shares_scales_through_reshape(net):
     assert place(model).shared_scale == (("left", "moved"),)
 
 
+def test_both_halves_of_a_channel_split_are_int8(net):
+    """The tensor is quantized before the Split, once, and all that the Concats join has one scale."""
+    placement = place(net.shuffle())
+    assert placement.activations == (
+        Edge("input", "stem_conv_node", 0),
+        Edge("stem", "first_split", 0),
+        Edge("first", "second_split", 0),
+        Edge("second", "out_node", 0),
+    )
+    assert placement.shared_scale == (("first", "second", "stem"),)
+    assert placement.int8_mac_share == 1
+    assert placement.left_out == {}
+
+
+def test_a_split_whose_other_half_is_read_in_fp16_is_left_alone(net):
+    placement = place(net.shuffle("Sigmoid"))
+    assert Edge("first.b", "first.conv_node", 0) in placement.activations
+    assert "first_split" not in [edge.node for edge in placement.activations]
+
+
+def test_an_excluded_split_takes_its_readers_along(net):
+    placement = place(net.shuffle(), {"second_split": "its input is dead"})
+    assert placement.left_out == {"second.conv_node": "its input is dead"}
+    # What the first Concat joins is not read in INT8 any more: its kept half has no reason to be.
+    assert [edge.node for edge in placement.activations] == ["stem_conv_node", "first.conv_node", "out_node"]
+
+
+def test_int8_halves_compute_what_the_graph_says(net, images, run, ranges):
+    model = net.shuffle()
+    placement = place(model)
+    quantized = insert_qdq(model, placement, ranges(model, placement.tensors))
+    expected, got = (run(graph, images, "out")["out"] for graph in (model, quantized))
+    assert 0 < np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_concat_shares_scales_through_slices(net):
+    left = net.conv("left", "input", (3, 16))
+    joined = net.op("Concat", "joined", left, net.conv("right", left, (16, 16)), axis=1)
+    bounds = (net.constant(name, np.array([number])) for name, number in (("from", 16), ("to", 32), ("axis", 1)))
+    half = net.op("Slice", "half", joined, *bounds)
+    model = net.model(net.conv("out", half, (16, 32)), ["batch", 32, 16, 16])
+    assert place(model).shared_scale == (("half", "left"),)
+
+
 def test_a_classifier_behind_a_pool_is_no_gate(mini):
     assert "logits_node" not in place(mini).left_out
 

@@ -15,11 +15,11 @@ def image(*shape, dtype="float32"):
     ("shape", "image_size", "expected"),
     [
         (("batch", 3, 224, 224), None, Preprocessing(256, (224, 224))),
-        ((1, 3, 224, 224), 64, Preprocessing(256, (224, 224))),
+        ((1, 3, 224, 224), (64, 64), Preprocessing(256, (224, 224))),
         (("batch", 3, 64, 64), None, Preprocessing(73, (64, 64))),
         (("batch", 3, 192, 256), None, Preprocessing(219, (192, 256))),
-        (("batch", 3, "height", "width"), 224, Preprocessing(256, (224, 224))),
-        (("batch", 3, 192, "width"), 224, Preprocessing(219, (192, 224))),
+        (("batch", 3, "height", "width"), (224, 224), Preprocessing(256, (224, 224))),
+        (("batch", 3, 192, "width"), (224, 224), Preprocessing(219, (192, 224))),
     ],
 )
 def test_the_usual_transform_for_the_graphs_size(shape, image_size, expected):
@@ -28,7 +28,7 @@ def test_the_usual_transform_for_the_graphs_size(shape, image_size, expected):
 
 @pytest.mark.parametrize("image_size", [32, 64, 224, 299, 600])
 def test_the_crop_always_fits_in_what_was_resized(image_size):
-    found = default_preprocessing([image("batch", 3, "h", "w")], image_size)
+    found = default_preprocessing([image("batch", 3, "h", "w")], (image_size, image_size))
     assert found.resize >= max(found.crop)
 
 

@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from deploy.errors import InputError, MachineError
-from deploy.runtime import pytorch as module
-from deploy.runtime.pytorch import TorchRunner, load_network, model_facts, model_table
-from deploy.specs import NetworkOptions, Preprocessing, TensorSpec
-from models import WeightsUnavailable, get_spec, imagenet_labels, list_models
+from deploy.errors import InputError
+from deploy.runtime.pytorch import TorchRunner, named_tensors, output_specs
+from deploy.specs import TensorSpec
 
-NAME = "mobilenet_v3_small"
-RANDOM = NetworkOptions(weights="random", num_classes=3, image_size=32, options=(("width_mult", 0.5),))
 INPUT, OUTPUT = TensorSpec("input", "float32", ("batch", 3, 8, 8)), TensorSpec("logits", "float32", ("batch", 3, 8, 8))
 
 
@@ -24,12 +17,7 @@ def images(rows=2, seed=0):
 
 
 def wrapped(*layers):
-    return TorchRunner(nn.Sequential(*layers), INPUT, OUTPUT)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return load_network(NAME, RANDOM)
+    return TorchRunner(nn.Sequential(*layers), [INPUT], [OUTPUT])
 
 
 def test_computes_what_the_module_does_in_evaluation_mode():
@@ -85,107 +73,66 @@ def test_feeds_that_pytorch_itself_refuses():
         np.testing.assert_array_equal(wrapped(nn.Identity()).infer({"input": feed})["logits"], feed)
 
 
-def test_a_network_by_name(network):
-    assert network.weights.source == "random"
-    assert network.classes == 3
-    assert network.labels is None
-    assert network.parameters == sum(parameter.numel() for parameter in network.module.parameters())
-    assert network.macs > 0
-    assert not network.module.training
+class Returns(nn.Module):
+    """Returns what it was made with, whatever it is fed."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, *inputs):
+        return self.make(*inputs)
 
 
-def test_its_runner_is_a_reference_for_any_batch(network):
-    feed = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
-    with network.runner() as runner:
-        assert runner.inputs == (TensorSpec("input", "float32", ("batch", 3, 32, 32)),)
-        assert runner.outputs == (TensorSpec("logits", "float32", ("batch", 3)),)
-        got = runner.infer({"input": feed})["logits"]
-    with torch.inference_mode():
-        np.testing.assert_array_equal(got, network.module(torch.from_numpy(feed)).numpy())
-    assert got.std() > 0.1
-
-
-def test_random_weights_are_the_same_every_time(network):
-    again = load_network(NAME, RANDOM).module.state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in network.module.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        (None, Preprocessing(256, (224, 224))),
-        (64, Preprocessing(73, (64, 64))),
-        (112, Preprocessing(128, (112, 112))),
-    ],
-)
-def test_another_size_keeps_the_proportion_of_the_resize(monkeypatch, size, expected):
-    monkeypatch.setattr(module, "load_weights", _loaded("file"))
-    options = dataclasses.replace(RANDOM, image_size=size)
-    assert load_network(NAME, options).preprocessing == expected
-
-
-def _loaded(source):
-    from models.weights import WeightsInfo
-
-    transform = get_spec(NAME).transform
-    return lambda *args, **options: WeightsInfo(source, "net.pth", "ab" * 32, transform, None)
-
-
-def test_labels_given_are_kept_and_counted(monkeypatch):
-    monkeypatch.setattr(module, "load_weights", _loaded("file"))
-    assert load_network(NAME, RANDOM, labels=("a", "b", "c")).labels == ("a", "b", "c")
-    with pytest.raises(InputError, match=r"labels are not this network's \(got 2 labels; expected 3 classes\)"):
-        load_network(NAME, RANDOM, labels=("a", "b"))
-
-
-@pytest.mark.parametrize(("source", "labels"), [("official", imagenet_labels()), ("file", None), ("random", None)])
-def test_only_official_weights_are_known_to_be_imagenets(monkeypatch, source, labels):
-    monkeypatch.setattr(module, "load_weights", _loaded(source))
-    network = load_network(NAME, NetworkOptions(image_size=32))
-    assert network.labels == labels
-    assert network.weights.source == source
-    assert network.weights.name == "net.pth"
+def test_several_inputs_and_outputs():
+    ids = TensorSpec("ids", "int64", ("batch",))
+    module = Returns(lambda x, ids: {"sum": x.mean((1, 2, 3)) + ids, "parts": (x, None, [ids])})
+    outputs = output_specs(module, [INPUT, ids], ["sum", "first", "second"])
+    assert [(spec.name, spec.dtype, spec.shape) for spec in outputs] == [
+        ("sum", "float32", ("batch",)),
+        ("first", "float32", ("batch", 3, 8, 8)),
+        ("second", "int64", ("batch",)),
+    ]
+    feeds = {"ids": np.arange(3), "input": images(3)}
+    with TorchRunner(module, [INPUT, ids], outputs) as runner:
+        got = runner.infer(feeds)
+    np.testing.assert_allclose(got["sum"], images(3).mean((1, 2, 3)) + np.arange(3), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(got["first"], images(3))
+    np.testing.assert_array_equal(got["second"], feeds["ids"])
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "said"),
+    ("make", "names"),
     [
-        ("mobilenet_v3_smal", {}, "mobilenet_v3_small"),
-        (NAME, {"weights": "nowhere.pth"}, r"no such weights file \(got nowhere.pth"),
-        (NAME, {"options": (("width", 1.0),)}, "width"),
-        (NAME, {"options": (("width_mult", -1.0),)}, "cannot be built so"),
+        (lambda x: x, ["output"]),
+        (lambda x: {"logits": x}, ["logits"]),
+        (lambda x: (x, x), ["output0", "output1"]),
+        (lambda x: {"boxes": x, "scores": x[0]}, ["boxes", "scores"]),
+        (lambda x: {"a": (x, x)}, ["output0", "output1"]),
     ],
 )
-def test_errors_of_models_are_ours(model, options, said):
+def test_outputs_are_named_by_their_keys_or_numbered(make, names):
+    assert [spec.name for spec in output_specs(Returns(make), [INPUT], None)] == names
+
+
+def test_an_output_without_the_batch_has_a_fixed_shape():
+    (spec,) = output_specs(Returns(lambda x: x.mean(0)), [INPUT], None)
+    assert spec.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "said"),
+    [
+        (lambda x: None, None, "Returns returns no tensor"),
+        (lambda x: (x, x), ["logits"], r"Returns returns 2 tensors \(expected logits\)"),
+        (lambda x: x.view(7), None, "Returns does not run on input float32.*RuntimeError: shape"),
+    ],
+)
+def test_what_a_module_returns_that_cannot_be_used(make, names, said):
     with pytest.raises(InputError, match=said):
-        load_network(model, dataclasses.replace(RANDOM, **options))
+        output_specs(Returns(make), [INPUT], names)
 
 
-def test_weights_that_cannot_be_had_here_are_the_machines_fault(monkeypatch):
-    def unavailable(*args, **options):
-        raise WeightsUnavailable("no network", got="timeout", fix="Put the file there.", details=["a", "b"])
-
-    monkeypatch.setattr(module, "load_weights", unavailable)
-    with pytest.raises(MachineError, match=r"no network \(got timeout\). Put the file there.") as caught:
-        load_network(NAME, RANDOM)
-    assert caught.value.details == ("a", "b")
-
-
-def test_the_table_lists_every_model_as_json():
-    table = model_table()
-    assert [row["name"] for row in table] == list(list_models())
-    assert json.loads(json.dumps(table)) == table
-    for row in table:
-        spec = get_spec(row["name"])
-        assert row == model_facts(row["name"])
-        assert row["parameters"] == spec.parameters
-        assert row["input_size"] == "x".join(map(str, spec.input_size))
-        assert row["checkpoints"] == [checkpoint.tag for checkpoint in spec.checkpoints]
-
-
-def test_facts_are_found_by_alias_and_refused_for_strangers():
-    for name in list_models():
-        for alias in get_spec(name).aliases:
-            assert model_facts(alias)["name"] == name
-    with pytest.raises(InputError, match="resnet5"):
-        model_facts("resnet5")
+def test_tensors_are_found_in_the_exporters_order():
+    one, two = torch.zeros(1), torch.ones(1)
+    assert [(name, float(value)) for name, value in named_tensors({"b": one, "a": [two, None]})] == [("b", 0), ("a", 1)]
