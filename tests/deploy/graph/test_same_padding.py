@@ -10,6 +10,7 @@ import torch
 
 from deploy.graph.export import export_graph
 from deploy.graph.simplify import simplify
+from deploy.specs import image_input
 from models import create_model
 from models.settle import settle
 
@@ -24,7 +25,7 @@ def network():
 # Pads of the first convolution: top, left, bottom, right.
 @pytest.mark.parametrize(("size", "pads"), [((64, 64), [0, 0, 1, 1]), ((50, 65), [0, 1, 1, 1])])
 def test_it_is_in_the_convolutions(network, size, pads):
-    graph = simplify(export_graph(network, size))
+    graph = simplify(export_graph(network, [image_input(size)], ["logits"]))
     assert "Pad" not in {node.op_type for node in graph.graph}
     first = next(node for node in graph.graph if node.op_type == "Conv")
     assert list(first.attributes["pads"].as_ints()) == pads
@@ -38,6 +39,7 @@ def test_it_is_in_the_convolutions(network, size, pads):
 
 
 def test_stochastic_depth_leaves_nothing():
-    graph = export_graph(create_model("efficientnet_b0", stochastic_depth=0.5), (32, 32))
+    model = create_model("efficientnet_b0", stochastic_depth=0.5)
+    graph = export_graph(model, [image_input((32, 32))], ["logits"])
     kinds = {node.op_type for node in graph.graph}
     assert kinds == {"Conv", "Sigmoid", "Mul", "ReduceMean", "Add", "Reshape", "Gemm"}
