@@ -73,6 +73,7 @@ class _Job:
         self.unreadable: list[tuple[Path, InputError]] = []
         self._labels = labels or (runner.manifest.labels if runner.manifest else None)
         self._top_k, self._batch_size = args.top_k, args.batch_size
+        self._scores = _scores(runner)
 
     def run(self, given: list[Path]) -> tuple[dict[Path, list[Prediction]], float]:
         """Predictions per image, and the seconds from the first byte read to the last prediction."""
@@ -102,10 +103,12 @@ class _Job:
 
     def _predict(self, batch: Array) -> list[list[Prediction]]:
         from deploy.images.classify import are_probabilities, log_probabilities, top_k
+        from deploy.images.layout import as_input
         from deploy.runtime.rows import infer_rows
 
-        outputs = infer_rows(self.runner, {self.runner.inputs[0].name: batch})
-        scores = outputs[self.runner.outputs[0].name]
+        spec = self.runner.inputs[0]
+        outputs = infer_rows(self.runner, {spec.name: as_input(batch, spec)})
+        scores = outputs[self._scores]
         if self.runner.manifest is None and are_probabilities(scores):
             scores = log_probabilities(scores)  # others' graphs may end in a softmax: a second one would flatten it
         return top_k(scores, self._top_k, self._labels)
@@ -115,13 +118,19 @@ class _Job:
         self._console.warn(f"skipped: {error.headline}")
 
 
+def _scores(runner: Runner) -> str:
+    """The first output ``[images, classes]`` of numbers; of none like that the first, whose error will say so."""
+    likely = (spec.name for spec in runner.outputs if len(spec.shape) == 2 and spec.dtype.startswith("float"))
+    return next(likely, runner.outputs[0].name)
+
+
 def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
     if runner.manifest is not None and runner.manifest.preprocessing is not None:
         return runner.manifest.preprocessing
-    from deploy.images.default import default_preprocessing
+    from deploy.images.default import default_preprocessing, describe_default
 
     preprocessing = default_preprocessing(runner.inputs, image_size)
-    console.warn(f"the file has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
+    console.warn(f"the file has no manifest: assuming {describe_default(preprocessing)}")
     return preprocessing
 
 

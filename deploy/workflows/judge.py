@@ -8,14 +8,14 @@ import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
 from deploy.errors import CheckFailed
-from deploy.graph import files
+from deploy.graph.indices import index_limits
 from deploy.graph.twin import twin
 from deploy.parity.compare import Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS, NOT_FINITE
 from deploy.runtime.base import Array, Runner
-from deploy.runtime.onnxrt import OnnxRunner
+from deploy.runtime.graphs import run_graph
 from deploy.specs import Precision
 from deploy.workflows.local import local_failures
 from deploy.workflows.source import Source
@@ -46,12 +46,14 @@ class Judge:
         Raises:
             CheckFailed: an output is too far off. Random weights only cause a warning.
         """
-        with OnnxRunner(files.to_bytes(twin(self._source.graph)), device="cpu") as reference:
+        source = self._source
+        with run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph)) as reference:
             (outputs,) = compare_runners(reference, [runner], self._batches())
-        failures = {name: DEFAULT_LIMITS[self._precision].failures(c) for name, c in outputs.items()}
+        failures = DEFAULT_LIMITS[self._precision].all_failures(outputs)
         if any(failures.values()):
             self._refuse(what, "; ".join(f"{name}: {', '.join(why)}" for name, why in failures.items() if why))
-        return min(outputs.values(), key=lambda comparison: comparison.sqnr_db)
+        # Numbers tell more than integers, whose distances mean nothing.
+        return min(outputs.values(), key=lambda found: (found.agreement is not None, found.sqnr_db))
 
     def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
         """The twin's comparison, after its weights were looked at one by one.
@@ -61,7 +63,7 @@ class Judge:
         """
         if reasons := local_failures(self._source.graph, precise, None):
             raise CheckFailed(f"{what} is damaged; no graph or engine was written", got="; ".join(reasons))
-        with OnnxRunner(files.to_bytes(twin(precise)), device="cpu") as runner:
+        with run_graph(twin(precise)) as runner:
             return self.compare(runner, what)
 
     def _refuse(self, what: str, reasons: str) -> None:
@@ -80,4 +82,5 @@ class Judge:
         if self._data is not None:
             return self._data.batches(BATCH)
         manifest = self._source.manifest
-        return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH])
+        limits = index_limits(self._source.graph)
+        return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH], below=limits)

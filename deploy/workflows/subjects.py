@@ -11,7 +11,7 @@ import onnx_ir as ir
 from deploy.errors import InputError
 from deploy.graph.files import load
 from deploy.graph.twin import precision_of
-from deploy.images.default import default_preprocessing
+from deploy.images.default import default_preprocessing, describe_default
 from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
 from deploy.runtime.open import open_runner
@@ -73,7 +73,7 @@ def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn
         return Subject(str(path), runner, precision, runner.manifest.preprocessing, graph)
     try:
         preprocessing = default_preprocessing(runner.inputs, image_size)
-        warn(f"{path} has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
+        warn(f"{path} has no manifest: assuming {describe_default(preprocessing)}")
     except InputError:
         preprocessing = None
     return Subject(str(path), runner, precision_of(graph) if graph else Precision.FP32, preprocessing, graph)
