@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import ModelError, WeightsError, create_model, get_spec
-from models.fit import check_fit
+from models import ModelError, WeightsError, create_model, fit, get_spec
+from models.fit import check_fit, default_network
 
 
 def misfit(name, state, **options):
@@ -72,6 +72,22 @@ def test_the_advice_can_be_followed():
     with torch.device("meta"):
         model = create_model(flags[1], num_classes=int(flags[5]), width_mult=float(flags[3].split("=")[1]))
     check_fit(model, get_spec(flags[1]), state, "w.pth")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_v2_xl", "effnetv2_s_256", "effnetv2_m_fused_se"])
+@pytest.mark.parametrize("classes", [1000, 3])
+def test_models_of_other_families(name, classes):
+    fix = misfit("mobilenet_v3_small", state_of(name, num_classes=classes)).fix
+    assert fix == f"They are {name}'s: --model {name}" + (" --num-classes 3" if classes == 3 else "")
+
+
+def test_few_networks_are_made_to_compare_with(monkeypatch):
+    """Making dozens of large ones takes many seconds: the number of parameters tells most apart."""
+    made = []
+    monkeypatch.setattr(fit, "default_network", lambda spec, **o: made.append(spec.name) or default_network(spec, **o))
+    state = state_of("efficientnet_b3", num_classes=7)
+    assert misfit("efficientnet_b0", state).fix.endswith("--model efficientnet_b3 --num-classes 7")
+    assert made == ["efficientnet_b3"]
 
 
 def test_weights_of_no_known_model():
