@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -105,6 +106,29 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def replacing_all(*paths: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``paths``; what lies there under their names is moved into place on success.
+
+    They are moved in the order given, the last one being what refers to the others.
+    """
+    folder = paths[-1].with_name(f".{paths[-1].name}.{secrets.token_hex(4)}.tmp")
+    try:
+        for path in paths:
+            _check_replaceable(path)
+        folder.mkdir()
+        yield folder
+        for path in paths:
+            with (folder / path.name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        for path in paths:
+            (folder / path.name).replace(path)
+    except OSError as error:
+        raise write_error(paths[-1], error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,23 @@ class TensorSpec:
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> TensorSpec:
         return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
+
+
+def batch_of(inputs: Sequence[TensorSpec]) -> Dim | None:
+    """The batch axis of a network: the first axis that is dynamic, else that of the input of the most axes.
+
+    None where every input is a fixed vector or a number.
+    """
+    firsts = [spec.shape[0] for spec in inputs if spec.shape]
+    deepest = max((spec.shape for spec in inputs), key=len, default=())
+    return next((dim for dim in firsts if isinstance(dim, str)), deepest[0] if len(deepest) > 1 else None)
+
+
+def follows_batch(spec: TensorSpec, batch: Dim | None) -> bool:
+    """Whether the first axis of ``spec`` is the ``batch`` of its network: dynamic as it is, or of its size."""
+    if not spec.shape or batch is None:
+        return False
+    return isinstance(spec.shape[0], str) if isinstance(batch, str) else spec.shape[0] == batch
 
 
 def image_input(size: tuple[int, int]) -> TensorSpec:

@@ -17,7 +17,7 @@ from models.registry import Transform
 
 IMAGENET = Transform(256, (224, 224))
 _BATCH = 8
-_LARGEST = 128  # pixels; larger inputs are settled at this size to save time, where the network takes it
+_LARGEST = 224  # pixels; larger inputs are settled at this size to save time, where the network takes it
 _SQUARES = (1, 3, 9, 27, 81)  # squares along a side
 _NORM = 0.5  # deviation and mean behind a norm
 _BRANCH = 0.2  # what a residual branch adds, beside an input of order one
@@ -51,7 +51,7 @@ def settle(
         size = _quick_size(model, input_size)
         images = [_images(size, transform) for _ in range(batches)]
         _fit_norms(model, images)
-        _fit_layers(model, torch.cat(images))
+        _fit_layers(model, images[-1])
 
 
 def _reset(module: nn.Module) -> None:

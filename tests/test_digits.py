@@ -59,7 +59,7 @@ def test_the_twin_of_each_precision_is_within_a_point(accuracy, precision):
 def test_the_real_graph_is_within_a_point(folder, accuracy, precision):
     """The file itself in ONNX Runtime, not its twin."""
     with OnnxRunner(folder / f"digits.{precision}.onnx", device="cpu") as runner:
-        images = LabelledImages(folder / "heldout", runner.manifest.preprocessing, "input")
+        images = LabelledImages(folder / "heldout", runner.manifest.preprocessing, runner.inputs[0])
         right = sum(
             int((runner.infer(feeds)["logits"].argmax(axis=1) == labels).sum())
             for feeds, labels, _ in images.batches(50)

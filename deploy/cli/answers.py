@@ -63,7 +63,7 @@ def answers_of(runner: Runner, args: argparse.Namespace, labels: tuple[str, ...]
     if not _detects(runner):
         _refuse(args, NMS_OPTIONS, "a classifier", "boxes")
         top_k = TOP_K if args.top_k is None else args.top_k
-        return _Classes(runner.outputs[0].name, top_k, labels, own=runner.manifest is not None)
+        return _Classes(_scores(runner), top_k, labels, own=runner.manifest is not None)
     _refuse(args, ("top_k",), "a detector", "classes")
     return _Boxes(_settings(runner, args), labels)
 
@@ -73,6 +73,12 @@ def _detects(runner: Runner) -> bool:
         return runner.manifest.task == "detection"
     names = {spec.name for spec in runner.outputs}
     return names in ({"boxes", "scores"}, {"detections"})
+
+
+def _scores(runner: Runner) -> str:
+    """The first output ``[images, classes]`` of numbers; of none like that the first, whose error will say so."""
+    likely = (spec.name for spec in runner.outputs if len(spec.shape) == 2 and spec.dtype.startswith("float"))
+    return next(likely, runner.outputs[0].name)
 
 
 def _refuse(args: argparse.Namespace, options: Sequence[str], what: str, about: str) -> None:

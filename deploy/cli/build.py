@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Bars, Console
-from deploy.cli.options import output_path
+from deploy.cli.options import add_image_size, output_path
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
     )
+    add_image_size(parser, "for a graph that leaves them open: height and width of its input in pixels")
     parser.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "tensorrt_rtx", "none"),
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         workspace_gib=args.workspace,
         compute_capability=args.compute_capability,
         output=args.output,
+        image_size=args.image_size,
         log=args.log,
     )
     with console.bars() as bars:

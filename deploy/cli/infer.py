@@ -86,13 +86,14 @@ class _Job:
         """Answers per image, and the seconds from the first byte read to the last answer."""
         from deploy.data.loading import image_batches
         from deploy.images.fit import fit
+        from deploy.images.layout import as_input
         from deploy.runtime.rows import infer_rows
 
         start, paths = time.perf_counter(), self._find(given)
-        places = self._places(paths)
+        places, spec = self._places(paths), self.runner.inputs[0]
         results: _Results = {}
         for batch, files, sizes in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
-            outputs = infer_rows(self.runner, {self.runner.inputs[0].name: batch})
+            outputs = infer_rows(self.runner, {spec.name: as_input(batch, spec)})
             answers = self.answers.of(outputs, [fit(size, self.preprocessing) for size in sizes])
             results.update(zip(files, answers))
             self._save(dict(zip(files, answers)), places)
@@ -143,10 +144,10 @@ class _Job:
 def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
     if runner.manifest is not None and runner.manifest.preprocessing is not None:
         return runner.manifest.preprocessing
-    from deploy.images.default import default_preprocessing
+    from deploy.images.default import default_preprocessing, describe_default
 
     preprocessing = default_preprocessing(runner.inputs, image_size)
-    console.warn(f"the file has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
+    console.warn(f"the file has no manifest: assuming {describe_default(preprocessing)}")
     return preprocessing
 
 

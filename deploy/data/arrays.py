@@ -19,13 +19,15 @@ from deploy.artifacts import sha256_file
 from deploy.data.files import spread
 from deploy.data.loading import check_batch_size
 from deploy.errors import InputError
-from deploy.specs import TensorSpec
+from deploy.specs import TensorSpec, batch_of, follows_batch
 
 Array = npt.NDArray[Any]
 
 
 class ArraySource:
     """Arrays named as the inputs of a network, first axis = images, or ``limit`` images drawn evenly from them.
+
+    An input that does not follow the batch of the others has one array of its own shape, which all images share.
 
     ``np.savez`` and ``np.savez_compressed`` write such files. Other arrays in the file are ignored; pickled objects are
     never loaded.
@@ -37,9 +39,13 @@ class ArraySource:
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], limit: int | None = None, seed: int = 0) -> None:
         self._path = path
-        self._inputs = tuple(inputs)
-        with _opened(path, self._inputs) as rows:
-            counts = {spec.name: _count(rows[spec.name], spec) for spec in self._inputs}
+        self._batch = batch_of(inputs)
+        # Where no axis is the batch, each call takes one sample.
+        self._inputs = tuple(spec for spec in inputs if self._batch is None or follows_batch(spec, self._batch))
+        shared = [spec for spec in inputs if spec not in self._inputs]
+        with _opened(path, inputs) as rows:
+            self._shared = {spec.name: _whole(rows[spec.name], spec) for spec in shared}
+            counts = {spec.name: _count(rows[spec.name], self._of_any_number(spec)) for spec in self._inputs}
         if len(set(counts.values())) != 1:
             raise InputError(
                 f"the arrays of {path} differ in their number of images", got=counts, expected="one number"
@@ -57,10 +63,19 @@ class ArraySource:
     def batches(self, batch_size: int) -> Iterator[dict[str, Array]]:
         """Feeds by input name: new arrays, the caller's own."""
         check_batch_size(batch_size)
+        size = batch_size if self._batch is not None else 1
         with _opened(self._path, self._inputs) as rows:
-            for start in range(0, len(self), batch_size):
-                indices = self._chosen[start : start + batch_size]
-                yield {name: reader.read(indices) for name, reader in rows.items()}
+            for start in range(0, len(self), size):
+                indices = self._chosen[start : start + size]
+                arrays = {name: reader.read(indices) for name, reader in rows.items()}
+                if self._batch is None:
+                    arrays = {name: array[0, ...] for name, array in arrays.items()}
+                yield {**self._shared, **arrays}
+
+    def _of_any_number(self, spec: TensorSpec) -> TensorSpec:
+        """What the array of an input looks like: its first axis counts images."""
+        sample = spec.shape if self._batch is None else spec.shape[1:]
+        return TensorSpec(spec.name, spec.dtype, ("batch", *sample))
 
     def describe(self) -> str:
         whole = "" if len(self) == self._found else f" of {self._found}"
@@ -97,6 +112,11 @@ class _Rows:
             raise InputError(f"{self.what} is not finite", got="NaN or infinity", expected="numbers")
         return batch
 
+    def read_number(self) -> Array:
+        """The element of an array without axes."""
+        with _damage(self.what):
+            return np.frombuffer(self._stream.read(self.dtype.itemsize), self.dtype).reshape(()).copy()
+
     def _row(self, index: int) -> Array:
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         while self._next < index:
@@ -113,13 +133,22 @@ def check_images(spec: TensorSpec, images: Array) -> None:
 
 def _count(rows: _Rows, spec: TensorSpec) -> int:
     """The number of images in an array whose other axes and dtype fit ``spec``."""
-    try:
-        check_images(spec, rows.outline)
-    except InputError as error:
-        raise InputError(f"{rows.what} does not fit the model", got=error.got, expected=error.expected) from None
+    _check(rows, spec)
     if not rows.shape[0]:
         raise InputError(f"{rows.what} is empty", got="0 images", expected="at least 1")
     return rows.shape[0]
+
+
+def _whole(rows: _Rows, spec: TensorSpec) -> Array:
+    _check(rows, spec)
+    return rows.read(range(rows.shape[0])) if rows.shape else rows.read_number()
+
+
+def _check(rows: _Rows, spec: TensorSpec) -> None:
+    try:
+        spec.check(rows.outline)
+    except InputError as error:
+        raise InputError(f"{rows.what} does not fit the model", got=error.got, expected=error.expected) from None
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

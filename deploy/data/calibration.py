@@ -14,6 +14,7 @@ from deploy.data.arrays import ArraySource, check_images
 from deploy.data.files import digest_of, find_images, spread
 from deploy.data.loading import OnError, image_batches, log_skipped
 from deploy.errors import InputError
+from deploy.images.layout import as_input, takes_images
 from deploy.specs import Preprocessing, TensorSpec
 
 
@@ -42,7 +43,7 @@ class CalibrationData(Protocol):
 
 
 class ImageSource:
-    """Image files, or ``limit`` of them drawn evenly from the sorted list, for the one input of a network.
+    """Image files, or ``limit`` of them drawn evenly from the sorted list, for ``spec``, the one input of a network.
 
     Raises:
         InputError: as :func:`~deploy.data.files.find_images`, or ``limit`` is below 1; from :meth:`batches`, as
@@ -53,7 +54,7 @@ class ImageSource:
         self,
         paths: Sequence[Path],
         preprocessing: Preprocessing,
-        input_name: str,
+        spec: TensorSpec,
         limit: int | None = None,
         seed: int = 0,
         on_error: OnError = log_skipped,
@@ -63,7 +64,7 @@ class ImageSource:
         self._found = len(found)
         self._roots = tuple(paths)
         self._preprocessing = preprocessing
-        self._input_name = input_name
+        self._spec = spec
         self._on_error = on_error
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class ImageSource:
 
     def batches(self, batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         for batch, *_ in image_batches(self.files, self._preprocessing, batch_size, self._on_error):
-            yield {self._input_name: batch}
+            yield {self._spec.name: as_input(batch, self._spec)}
 
     def describe(self) -> str:
         whole = "" if len(self) == self._found else f" of {self._found}"
@@ -120,5 +121,6 @@ def _open_folder(
         raise InputError("the model does not say how images are prepared for it", got=f"the folder {path}", fix=arrays)
     if len(inputs) != 1:
         raise InputError("images can feed a model of one input", got=f"{len(inputs)} inputs: {names}", fix=arrays)
-    check_images(inputs[0], np.broadcast_to(np.float32(0), (1, 3, *preprocessing.crop)))
-    return ImageSource([path], preprocessing, inputs[0].name, limit, on_error=on_error)
+    outline = np.broadcast_to(np.float32(0), (1, 3, *preprocessing.crop))
+    check_images(inputs[0], as_input(outline, inputs[0]) if takes_images(inputs[0]) else outline)
+    return ImageSource([path], preprocessing, inputs[0], limit, on_error=on_error)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from deploy.data.files import images_below
 from deploy.data.loading import OnError, image_batches, log_skipped
 from deploy.errors import InputError
-from deploy.specs import Preprocessing
+from deploy.images.layout import as_input
+from deploy.specs import Preprocessing, TensorSpec
 
 LabelledBatch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64], list[Path]]
 
@@ -32,7 +33,7 @@ class LabelledImages:
     """
 
     def __init__(
-        self, root: Path, preprocessing: Preprocessing, input_name: str, on_error: OnError = log_skipped
+        self, root: Path, preprocessing: Preprocessing, spec: TensorSpec, on_error: OnError = log_skipped
     ) -> None:
         self.root = root
         self.classes = _class_names(root)
@@ -40,7 +41,7 @@ class LabelledImages:
         if not self.labels:
             raise _wrong_layout(root, f"{len(self.classes)} folders and no image in them")
         self._preprocessing = preprocessing
-        self._input_name = input_name
+        self._spec = spec
         self._on_error = on_error
 
     def __len__(self) -> int:
@@ -53,7 +54,8 @@ class LabelledImages:
         Raises as :func:`~deploy.data.loading.image_batches`.
         """
         for batch, paths, _ in image_batches(list(self.labels), self._preprocessing, batch_size, self._on_error):
-            yield {self._input_name: batch}, np.array([self.labels[path] for path in paths], np.int64), paths
+            feeds = {self._spec.name: as_input(batch, self._spec)}
+            yield feeds, np.array([self.labels[path] for path in paths], np.int64), paths
 
 
 def _class_names(root: Path) -> list[str]:

@@ -95,6 +95,7 @@ def build_engine(
     *,
     flavour: Flavour,
     batch: ShapeProfile,
+    path: Path | None = None,
     workspace_gib: float | None = None,
     optimization_level: int | None = None,
     compute_capability: str | None = None,
@@ -105,9 +106,10 @@ def build_engine(
     """Build a plan. For the options see :class:`BuildOptions`.
 
     Args:
-        onnx: a serialised ONNX graph, weights inside, in the precision it is to run in.
+        onnx: a serialised ONNX graph, in the precision it is to run in.
         flavour: what builds; see :func:`deploy.engine.flavours.choose_flavour`.
         batch: the batch sizes the plan has to take.
+        path: the graph's file, where its weights lie in others beside it.
         progress: told of every phase, from the builder's threads. One that raises cancels the build.
         log: everything TensorRT says is appended here, also when the build fails.
 
@@ -124,7 +126,7 @@ def build_engine(
         with _building, recording(flavour.module, lines):
             watch = Watch(progress)
             # Parsing too: TensorRT's log comes back into Python, and swallows a Ctrl-C that is raised there.
-            plan, batch, settings = watch.run(lambda: _build(onnx, flavour, batch, options, watch, lines))
+            plan, batch, settings = watch.run(lambda: _build(onnx, path, flavour, batch, options, watch, lines))
     finally:
         if log is not None:
             log.extend(lines)
@@ -133,13 +135,19 @@ def build_engine(
 
 
 def _build(
-    onnx: bytes, flavour: Flavour, batch: ShapeProfile, options: BuildOptions, watch: Watch, lines: list[LogLine]
+    onnx: bytes,
+    path: Path | None,
+    flavour: Flavour,
+    batch: ShapeProfile,
+    options: BuildOptions,
+    watch: Watch,
+    lines: list[LogLine],
 ) -> tuple[bytes, ShapeProfile, dict[str, Any]]:
     trt = flavour.module
     builder = _open_builder(flavour, lines)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, process_logger(trt))  # it owns the weights: it must outlive the build
-    parse_onnx(parser, onnx, flavour.can.title, lines)
+    parse_onnx(parser, onnx, path, flavour.can.title, lines)
     config = builder.create_builder_config()
     _configure(trt, config, flavour, options)
     batch = add_batch_profile(builder, network, config, batch)

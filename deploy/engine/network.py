@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition, ITensor, OnnxParser, ParserError
 from deploy.engine.log import LogLine, failures
@@ -13,13 +14,15 @@ from deploy.specs import ShapeProfile
 DYNAMIC = -1
 
 
-def parse_onnx(parser: OnnxParser, onnx: bytes, title: str, lines: Sequence[LogLine]) -> None:
+def parse_onnx(parser: OnnxParser, onnx: bytes, path: Path | None, title: str, lines: Sequence[LogLine]) -> None:
     """Read ``onnx`` into the parser's network; ``lines`` is the log so far, for failures that carry no node.
+
+    ``path`` is where the file lies whose weights lie beside it.
 
     Raises:
         InputError: the parser refuses it; the details name each node, its operator and what is wrong with it.
     """
-    if parser.parse(onnx):
+    if parser.parse(onnx, str(path.absolute()) if path else None):
         return
     problems = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
     details = problems or failures(lines)
@@ -67,8 +70,8 @@ def _has_dynamic_batch(tensor: ITensor) -> bool:
 
 
 def _fixed_batch(inputs: Sequence[ITensor], batch: ShapeProfile) -> ShapeProfile:
-    shapes = [tuple(tensor.shape) for tensor in inputs]
-    size = int(shapes[0][0]) if shapes and shapes[0] else 1
+    deepest = max((tuple(tensor.shape) for tensor in inputs), key=len, default=())
+    size = int(deepest[0]) if len(deepest) > 1 else 1
     if not batch.min <= size <= batch.max:
         raise InputError(
             "the graph has a fixed batch outside the profile",

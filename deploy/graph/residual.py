@@ -12,11 +12,14 @@ import onnx_ir as ir
 
 from deploy.graph.irtools import constant
 
+# MXNet's and Caffe's exporters write Sum.
+_ADDITIONS = ("Add", "Sum")
+
 
 def residual_skips(graph: ir.Graph, quantized: Collection[ir.Node]) -> list[tuple[ir.Node, int]]:
-    """Add nodes with the index of the input that is their skip branch, where an INT8 node feeds the other input."""
+    """Additions with the index of the input that is their skip branch, where an INT8 node feeds the other input."""
     depth = _depths(graph)
-    adds = [node for node in graph if node.op_type == "Add" and _joins_two_branches(node)]
+    adds = [node for node in graph if node.op_type in _ADDITIONS and _joins_two_branches(node)]
     found = []
     for add in adds:
         fused = [index for index, value in enumerate(add.inputs) if _fuses(value, quantized)]
@@ -28,6 +31,8 @@ def residual_skips(graph: ir.Graph, quantized: Collection[ir.Node]) -> list[tupl
 
 
 def _joins_two_branches(add: ir.Node) -> bool:
+    if len(add.inputs) != 2:
+        return False
     first, second = add.inputs
     if first is None or second is None or first is second:
         return False

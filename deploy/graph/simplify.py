@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import onnxsim
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from deploy.errors import CheckFailed
 from deploy.graph.naming import clear_traces
@@ -15,14 +15,15 @@ _NOT_CONSTANT = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", 
 _NEXT = "Export with --no-simplify, or report the model."
 
 
-def simplify(model: ir.Model) -> ir.Model:
-    """Fold constants and batch norms, drop identities. The input is not changed.
+def simplify(model: ir.Model, *, strict: bool = True) -> ir.Model:
+    """Fold constants and batch norms, drop identities and dropouts. The input is not changed.
 
     Raises:
-        CheckFailed: onnxsim could not do its work, or :func:`leftovers` finds what it should have removed.
+        CheckFailed: onnxsim could not do its work, or, where ``strict``, :func:`leftovers` finds what it should have
+            removed.
     """
     try:
-        proto, done = onnxsim.simplify(ir.to_proto(model))
+        proto, done = onnxsim.simplify(ir.to_proto(_plainly_spelled(model)))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckFailed("onnxsim cannot read the graph", got=reason, fix=_NEXT) from error
@@ -30,7 +31,7 @@ def simplify(model: ir.Model) -> ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(simplified)
     _name_new_nodes(simplified)
     clear_traces(simplified)
-    left = leftovers(simplified)
+    left = leftovers(simplified) if strict else []
     if left or not done:
         raise CheckFailed(
             "the simplified graph still holds what simplification removes",
@@ -39,6 +40,30 @@ def simplify(model: ir.Model) -> ir.Model:
         )
     simplified.ir_version = model.ir_version
     return simplified
+
+
+def _plainly_spelled(model: ir.Model) -> ir.Model:
+    """What onnxsim leaves alone, in the words it knows: a Dropout of a given ratio, a CastLike of a known type."""
+    if all(node.op_type not in ("Dropout", "CastLike") for node in model.graph):
+        return model
+    copy = model.clone()
+    ShapeInferencePass()(copy)
+    for node in list(copy.graph):
+        if (plain := _plain(node)) is not None:
+            ends = node.outputs[:1], plain.outputs
+            ir.convenience.replace_nodes_and_values(copy.graph, node, [node], [plain], *ends)
+    return copy
+
+
+def _plain(node: ir.Node) -> ir.Node | None:
+    """The node that computes the same; None where there is none."""
+    # Without its third input a Dropout is not told that this is training, and does nothing.
+    if node.op_type == "Dropout" and len(node.inputs) < 3 and not any(mask.uses() for mask in node.outputs[1:]):
+        return ir.node("Identity", node.inputs[:1], name=node.name)
+    like = node.inputs[1] if node.op_type == "CastLike" else None
+    if like is not None and like.dtype is not None:
+        return ir.node("Cast", node.inputs[:1], {"to": int(like.dtype)}, name=node.name)
+    return None
 
 
 def leftovers(model: ir.Model) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-_POOLS = ("ReduceMean", "GlobalAveragePool")
+_POOLS = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 
 
 def gate_nodes(graph: ir.Graph) -> set[ir.Node]:
@@ -14,9 +14,16 @@ def gate_nodes(graph: ir.Graph) -> set[ir.Node]:
     """
     found: set[ir.Node] = set()
     for pool in graph:
-        if pool.op_type in _POOLS and pool.inputs[0] is not None:
+        if _pools_all(pool) and pool.inputs[0] is not None:
             found |= _gate(pool, pool.inputs[0])
     return found
+
+
+def _pools_all(node: ir.Node) -> bool:
+    """Whether one value a channel is left. An AveragePool does that where its window is the whole image."""
+    shape = node.outputs[0].shape
+    whole = shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
+    return node.op_type in _POOLS and (node.op_type != "AveragePool" or whole)
 
 
 def _gate(pool: ir.Node, pooled: ir.Value) -> set[ir.Node]:

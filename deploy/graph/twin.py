@@ -29,6 +29,7 @@ from deploy.graph.irtools import (
     typed_copy,
     used_outputs,
 )
+from deploy.graph.lift import lift
 from deploy.specs import Precision
 
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -47,9 +48,9 @@ def twin(precise: ir.Model) -> ir.Model:
     """The twin of an FP16 or INT8 graph, with the same inputs and outputs; an FP32 graph's twin is its copy.
 
     Raises:
-        InputError: see :func:`deploy.graph.irtools.typed_copy`.
+        InputError: see :func:`deploy.graph.lift.lift` and :func:`deploy.graph.irtools.typed_copy`.
     """
-    result = typed_copy(precise)
+    result = typed_copy(lift(precise))
     graph = result.graph
     rounded = [v for node in graph for v in used_outputs(node) if v.dtype == ir.DataType.FLOAT16]
     for value in list(graph.initializers.values()):

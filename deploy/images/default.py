@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from deploy.errors import InputError
+from deploy.images.layout import sides, takes_images
 from deploy.specs import Preprocessing, TensorSpec
 
 # torchvision's evaluation transforms resize to 256 for a crop of 224.
 _RESIZE_OVER_CROP = 256 / 224
+# (pixel / 255 - 0) / (1 / 255): the pixel itself.
+_RAW_MEAN, _RAW_STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
 def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, int] | None = None) -> Preprocessing:
-    """ImageNet's usual evaluation transform for a graph with one float32 input ``[batch, 3, height, width]``.
+    """ImageNet's usual evaluation transform for a graph with one input of RGB images, channels first or last.
+
+    Where it takes uint8, the pixels are not normalised.
 
     Args:
         inputs: the graph's inputs.
         image_size: height and width in pixels, where they are dynamic.
 
     Raises:
-        InputError: the graph does not take one RGB image in that layout, or its size is not known.
+        InputError: the graph does not take one RGB image, or its size is not known.
     """
-    if len(inputs) != 1 or not _takes_rgb(inputs[0]):
+    if len(inputs) != 1 or not takes_images(inputs[0]):
         raise InputError(
             "this graph has no manifest and does not look like an image classifier",
             got=", ".join(map(str, inputs)),
-            expected="one float32 input [batch, 3, height, width]",
+            expected="one input [batch, 3, height, width] or [batch, height, width, 3], float32, float16 or uint8",
         )
     spec = inputs[0]
     given = image_size or (None, None)
-    height, width = (dim if isinstance(dim, int) else size for dim, size in zip(spec.shape[2:], given))
+    height, width = (dim if isinstance(dim, int) else size for dim, size in zip(sides(spec), given))
     if height is None or width is None:
         raise InputError("this graph has no manifest and any image size", got=spec, fix="Give --image-size S.")
-    return Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))
+    usual = Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))
+    return replace(usual, mean=_RAW_MEAN, std=_RAW_STD) if spec.dtype == "uint8" else usual
 
 
-def _takes_rgb(spec: TensorSpec) -> bool:
-    return len(spec.shape) == 4 and spec.shape[1] == 3 and spec.dtype == "float32"
+def describe_default(preprocessing: Preprocessing) -> str:
+    """In words, for the warning that it is assumed."""
+    values = "raw pixels" if preprocessing.mean == _RAW_MEAN else "ImageNet's mean and std"
+    return f"'{preprocessing}' with {values}"

@@ -23,11 +23,12 @@ class Comparison:
         samples: rows compared.
         max_abs, mean_abs: of the element-wise absolute error, in the output's unit.
         relative: ``max_abs`` over the largest absolute value of the reference.
-        cosine: the smallest cosine similarity of any row.
+        cosine: the smallest cosine similarity of any row; of rows of one number, that of all of them.
         sqnr_db: signal power over error power, in dB; infinite for equal outputs.
         top1: share of rows whose largest element is the same one.
         spread: standard deviation over samples, averaged, relative to the reference's largest absolute value.
         finite: no NaN or infinity in the output that was judged.
+        agreement: share of equal elements, for integers and truth values, whose distances mean nothing; else None.
     """
 
     samples: int
@@ -39,6 +40,7 @@ class Comparison:
     top1: float
     spread: float
     finite: bool
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: infinities and NaN, which JSON lacks, become None."""
@@ -52,14 +54,16 @@ class Accumulator:
     """Compares batch after batch in constant memory."""
 
     def __init__(self) -> None:
-        self._rows = self._elements = self._same_top1 = 0
+        self._rows = self._elements = self._same_top1 = self._equal = 0
+        self._discrete = False
         self._max_abs = self._sum_abs = self._error_power = self._signal_power = self._largest = 0.0
         self._cosine, self._finite = 1.0, True
+        self._column = np.zeros(3)  # of rows of one number: products with the reference's, and both sums of squares
         self._sum: Array | float = 0.0
         self._sum_squares: Array | float = 0.0
 
     def update(self, reference: Array, other: Array) -> None:
-        """Add one batch ``[rows, ...]``.
+        """Add one batch ``[rows, ...]``, or a number.
 
         Raises:
             InputError: the shapes differ, or the reference itself is not finite.
@@ -68,8 +72,9 @@ class Accumulator:
             raise InputError("outputs of different shapes", got=list(other.shape), expected=list(reference.shape))
         if not reference.size:
             return
-        want = reference.reshape(len(reference), -1).astype(np.float64)
-        have = other.reshape(len(other), -1).astype(np.float64)
+        self._discrete = reference.dtype.kind in "biu"
+        rows = len(np.atleast_1d(reference))
+        want, have = (array.reshape(rows, -1).astype(np.float64) for array in (reference, other))
         if not np.isfinite(want).all():
             raise InputError("the reference itself gives NaN or infinity: nothing can be compared with it")
         self._finite = self._finite and bool(np.isfinite(have).all())
@@ -81,8 +86,8 @@ class Accumulator:
 
     def _add_reference(self, want: Array) -> None:
         self._largest = max(self._largest, float(np.abs(want).max()))
-        self._sum = self._sum + want.sum(axis=0)
-        self._sum_squares = self._sum_squares + (want**2).sum(axis=0)
+        self._sum = _added(self._sum, want.sum(axis=0))
+        self._sum_squares = _added(self._sum_squares, (want**2).sum(axis=0))
         self._signal_power += float((want**2).sum())
 
     def _add_errors(self, want: Array, have: Array) -> None:
@@ -91,6 +96,10 @@ class Accumulator:
         self._sum_abs += float(error.sum())
         self._error_power += float((error**2).sum())
         self._same_top1 += int((want.argmax(axis=1) == have.argmax(axis=1)).sum())
+        self._equal += int((error == 0).sum())
+        if want.shape[1] == 1:  # a single number has no direction: all of them together have one, see _column_cosine
+            self._column = self._column + np.array([(want * have).sum(), (want**2).sum(), (have**2).sum()])
+            return
         norms = np.linalg.norm(want, axis=1) * np.linalg.norm(have, axis=1)
         cosine = (want * have).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
         cosine[error.max(axis=1) == 0] = 1.0  # a row of zeros has no direction, but equals another
@@ -114,17 +123,27 @@ class Accumulator:
             max_abs=self._max_abs,
             mean_abs=self._sum_abs / self._elements,
             relative=self._max_abs / self._largest if self._largest else math.inf,
-            cosine=self._cosine,
+            cosine=min(self._cosine, self._column_cosine()),
             sqnr_db=_decibel(self._signal_power, self._error_power),
             top1=self._same_top1 / self._rows,
             spread=self._spread(),
             finite=True,
+            agreement=self._equal / self._elements if self._discrete else None,
         )
+
+    def _column_cosine(self) -> float:
+        product, want, have = self._column
+        return float(product / math.sqrt(want * have)) if self._max_abs and want * have else 1.0
 
     def _spread(self) -> float:
         mean = self._sum / self._rows
         variance = np.maximum(self._sum_squares / self._rows - mean**2, 0.0)
         return float(np.sqrt(variance).mean() / self._largest) if self._largest else 0.0
+
+
+def _added(total: Array | float, values: Array) -> Array | float:
+    """NaN, so that nothing is said about the spread, where rows are of another length than before."""
+    return total + values if np.shape(total) in ((), values.shape) else math.nan
 
 
 def _decibel(signal: float, error: float) -> float:

@@ -13,8 +13,8 @@ from deploy.errors import InputError
 from deploy.graph.irtools import Array
 from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer
 from deploy.quantize.ranges import METHODS
-from deploy.runtime.onnxrt import OnnxRunner
-from deploy.runtime.rows import infer_rows
+from deploy.runtime.graphs import run_graph
+from deploy.runtime.rows import infer_rows, rows_of
 
 # On a trained MobileNetV3 it ties with percentile, well ahead of max and entropy, and has no threshold to tune.
 DEFAULT_METHOD = "mse"
@@ -89,10 +89,10 @@ def observe(
         InputError: an unknown tensor; NaN or infinity in one.
     """
     done = 0
-    with OnnxRunner(_with_outputs(model, observers), device="cpu") as runner:
+    with run_graph(_with_outputs(model, observers)) as runner:
         for batch, feeds in enumerate(data.batches(batch_size)):
             _show(observers, {**feeds, **infer_rows(runner, feeds)}, batch)
-            done += len(next(iter(feeds.values())))
+            done += rows_of(runner.inputs, feeds)
             if progress is not None:
                 progress(done, len(data))
     return done
@@ -117,8 +117,8 @@ def _range(observer: Observer, method: str) -> float:
     return METHODS[method](observer.histogram)
 
 
-def _with_outputs(model: ir.Model, tensors: Iterable[str]) -> bytes:
-    """The model, serialised, with ``tensors`` as outputs too."""
+def _with_outputs(model: ir.Model, tensors: Iterable[str]) -> ir.Model:
+    """A copy of the model with ``tensors`` as outputs too."""
     copy = model.clone()
     graph = copy.graph
     computed = {str(value.name): value for node in graph for value in node.outputs}
@@ -128,4 +128,4 @@ def _with_outputs(model: ir.Model, tensors: Iterable[str]) -> bytes:
             raise InputError("the graph has no such tensor", got=name, fix="Calibrate the graph it was placed on.")
         if name not in there:
             graph.outputs.append(computed[name])
-    return bytes(ir.to_proto(copy).SerializeToString())
+    return copy

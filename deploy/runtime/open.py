@@ -66,20 +66,20 @@ def _may_be_reduced(path: Path, runner: Runner) -> bool:
 def _twin_of(path: Path, runner: OnnxRunner, threads: int | None) -> Runner:
     """The twin where the graph holds FP16 or INT8 and has one, else ``runner`` itself."""
     # Imported here: plain FP32 inference needs no graph surgery, and these imports cost half a second.
-    from deploy.graph.files import load, to_bytes
+    from deploy.graph.files import load
     from deploy.graph.twin import precision_of, twin
-    from deploy.runtime.onnxrt import OnnxRunner
+    from deploy.runtime.graphs import run_graph
 
     graph = load(path)
     precision = precision_of(graph)
     if precision is Precision.FP32:
         return runner
     try:
-        simulation = to_bytes(twin(graph))
+        simulation = twin(graph)
     except InputError:  # quantized by another tool, in forms (old opsets, subgraphs) that have no twin
         return runner
     runner.close()
-    simulated = OnnxRunner(simulation, device="cpu", threads=threads)
+    simulated = run_graph(simulation, threads=threads)
     simulated.manifest = runner.manifest
     simulated.execution = f"simulated on CPU by the twin of the {str(precision).upper()} graph"
     return simulated

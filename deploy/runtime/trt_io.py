@@ -28,7 +28,7 @@ class EngineIo:
         """The batch size of a request, 1 where every shape is fixed.
 
         Raises:
-            InputError: the inputs differ in it, or it is 0.
+            InputError: the inputs differ in it, or it is 0, or an output needs the whole batch at once.
         """
         sizes = {spec.name: feeds[spec.name].shape[0] for spec in self.inputs if is_batched(spec)}
         if len(set(sizes.values())) > 1:
@@ -36,6 +36,11 @@ class EngineIo:
         rows = next(iter(sizes.values()), 1)
         if rows == 0:
             raise InputError("the batch is empty", expected="at least one row")
+        alone = [spec for spec in self.outputs if sizes and not is_batched(spec)]
+        if alone and not self.batch.min <= rows <= self.batch.max:
+            # Cut or filled up, the request would not be what such an output is made of.
+            expected = f"{self.batch.min} to {self.batch.max} rows at once"
+            raise InputError(f"output '{alone[0].name}' does not follow the batch", got=rows, expected=expected)
         return rows
 
     def pieces(self, rows: int) -> Iterator[slice]:
@@ -71,8 +76,8 @@ def read_io(trt: TensorRt, engine: ICudaEngine) -> EngineIo:
     outputs = tuple(_spec(trt, engine, name) for name in names if name not in taken)
     batched = [spec for spec in inputs if is_batched(spec)]
     for spec in outputs:
-        if is_batched(spec) != bool(batched):
-            raise InputError(f"output '{spec.name}' does not follow the batch of the inputs", got=spec)
+        if is_batched(spec) and not batched:
+            raise InputError(f"output '{spec.name}' is dynamic where no input is", got=spec)
     return EngineIo(inputs, outputs, _batch(engine, batched))
 
 

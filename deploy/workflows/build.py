@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import check_writable, plan_manifest_path, replacing
+from deploy.artifacts import check_writable, plan_manifest_path, replacing, replacing_all
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
@@ -20,7 +21,7 @@ from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
-from deploy.specs import Precision, ShapeProfile
+from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, to_half, to_int8
@@ -44,7 +45,7 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
     """
     flavour = None if request.backend == "none" else choose_flavour(request.backend)
     _check_options(request, flavour)
-    source = load_source(request.onnx, report.warn)
+    source = load_source(request.onnx, report.note, report.warn, request.image_size, request.calibration_data)
     _check_source(source, request)
     if source.nms is not None and flavour is not None and not flavour.can.nms:
         fix = "Build with --backend tensorrt or none, or export without --nms."
@@ -75,7 +76,7 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
 def _check_source(source: Source, request: BuildRequest) -> None:
     if source.precision is request.precision:
         _check_as_it_is(source, request)
-    axis, batch = source.manifest.inputs[0].shape[0], request.batch
+    axis, batch = batch_of(source.manifest.inputs), request.batch
     if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
         fix = "Leave --batch out, or export with --batch dynamic."
         raise InputError(f"{source.path} has a fixed batch", got=f"--batch {batch}", expected=axis, fix=fix)
@@ -84,14 +85,6 @@ def _check_source(source: Source, request: BuildRequest) -> None:
             f"{source.path} is an {str(source.precision).upper()} graph already",
             expected=f"the FP32 graph, or --precision {source.precision}",
         )
-    for spec in source.manifest.inputs:
-        if any(isinstance(dim, str) for dim in spec.shape[1:]):
-            raise InputError(
-                f"input '{spec.name}' of {source.path} has a dynamic axis other than the batch",
-                got=spec,
-                expected="only the first axis dynamic",
-                fix="Export the model with a fixed image size.",
-            )
 
 
 def _check_as_it_is(source: Source, request: BuildRequest) -> None:
@@ -105,7 +98,7 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
 
 def _check_output(path: Path, source: Source) -> None:
     check_writable(path)
-    if path.exists() and path.samefile(source.path):
+    if path.exists() and any(path.samefile(read) for read in (source.path, *files.external_files(source.graph))):
         raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another -o FILE.")
 
 
@@ -132,7 +125,8 @@ class _Job:
     @property
     def outputs(self) -> list[Path]:
         """The files this build will write."""
-        graph = [] if self._as_it_is else [self._onnx]
+        # Whether the weights will need a file of their own shows only when they are converted.
+        graph = [] if self._as_it_is else [self._onnx, files.data_path(self._onnx)]
         ranges = [self._cache] if self._request.precision is Precision.INT8 and graph else []
         engine = [self._plan, *filter(None, [self._request.log])] if self._flavour else []
         return [*graph, *ranges, *engine]
@@ -144,15 +138,14 @@ class _Job:
             self._judge_graph(made)
         graph, manifest = self._source.finished(made.graph, self._manifest(made))
         made = Quantized(graph, made.facts)
-        onnx = self._serialize(made, manifest)
-        built = self._compile(onnx, self._flavour) if self._flavour else None
         with contextlib.ExitStack() as staged:
-            if not self._as_it_is:
-                _stage(staged, self._onnx, onnx)
+            onnx, place = self._write(staged, made, manifest)
+            built = self._compile(onnx, place, self._flavour) if self._flavour else None
             if built is not None:
                 plan = _stage(staged, self._plan, built.plan)
                 self._judge_plan(plan, built)
-                info = built.info(os.path.relpath(self._onnx, self._plan.parent), onnx)
+                filed = self._onnx.read_bytes() if self._as_it_is else onnx
+                info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
                 manifest = manifest.evolve(engine=info, parity=self._parity)
                 _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
@@ -187,7 +180,7 @@ class _Job:
     def _judge_graph(self, made: Quantized) -> None:
         name, precision = self._onnx.name, self._request.precision
         if self._as_it_is:
-            self._evidence.append(f"{name}: built as it is")
+            self._evidence.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
         elif not self._judge.able:
             self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
             self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
@@ -244,23 +237,31 @@ class _Job:
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )
 
+    def _write(self, staged: contextlib.ExitStack, made: Quantized, manifest: Manifest) -> tuple[bytes, Path | None]:
+        """Stage the graph. Returns what its file holds, and where that lies if weights may lie beside it."""
+        if self._as_it_is and self._source.as_filed:
+            return self._onnx.read_bytes(), self._onnx
+        if files.fits(made.graph):
+            onnx = self._serialize(made, manifest)
+            if not self._as_it_is:
+                _stage(staged, self._onnx, onnx)
+            return onnx, None
+        folder = (
+            Path(staged.enter_context(tempfile.TemporaryDirectory()))
+            if self._as_it_is
+            else staged.enter_context(replacing_all(files.data_path(self._onnx), self._onnx))
+        )
+        place = folder / self._onnx.name
+        return files.write(place, files.with_manifest(made.graph, manifest)), place
+
     def _serialize(self, made: Quantized, manifest: Manifest) -> bytes:
-        if self._as_it_is:
-            content = self._onnx.read_bytes()
-            weights = sum(
-                value.const_value.nbytes
-                for value in made.graph.graph.initializers.values()
-                if value.const_value is not None
-            )
-            # A file smaller than its weights has them in another file, which the builder is not given.
-            return content if len(content) >= weights else files.to_bytes(made.graph)
         return files.serialize(made.graph, manifest)
 
     def _default_batch(self) -> ShapeProfile:
-        axis = self._source.manifest.inputs[0].shape[0]
-        return ShapeProfile(axis, axis, axis) if isinstance(axis, int) else DEFAULT_BATCH
+        axis = batch_of(self._source.manifest.inputs)
+        return DEFAULT_BATCH if isinstance(axis, str) else ShapeProfile(axis or 1, axis or 1, axis or 1)
 
-    def _compile(self, onnx: bytes, flavour: Flavour) -> BuiltEngine:
+    def _compile(self, onnx: bytes, place: Path | None, flavour: Flavour) -> BuiltEngine:
         request, lines = self._request, list[LogLine]()
         self._report.note(f"building with {flavour}")
         try:
@@ -269,6 +270,7 @@ class _Job:
                     onnx,
                     flavour=flavour,
                     batch=request.batch or self._default_batch(),
+                    path=place,
                     workspace_gib=request.workspace_gib,
                     compute_capability=request.compute_capability,
                     timing_cache=request.timing_cache,

@@ -83,8 +83,8 @@ def _labelled(
     subject: Subject, data: Path, image_size: tuple[int, int] | None, warn: Callable[[str], None]
 ) -> LabelledImages:
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
-    name = subject.runner.inputs[0].name
-    images = LabelledImages(data, preprocessing, name, on_error=lambda path, error: warn(f"skipped: {error.headline}"))
+    skipped = lambda path, error: warn(f"skipped: {error.headline}")  # noqa: E731
+    images = LabelledImages(data, preprocessing, subject.runner.inputs[0], on_error=skipped)
     _match_classes(images, subject)
     return images
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
 from deploy.errors import CheckFailed
-from deploy.graph import files
+from deploy.graph.indices import index_limits
 from deploy.graph.twin import twin
 from deploy.parity.compare import Comparison
 from deploy.parity.detections import DETECTION_LIMITS, Agreement, compare_detections
@@ -16,7 +16,7 @@ from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS, NOT_FINITE
 from deploy.runtime.base import Array, Runner
-from deploy.runtime.onnxrt import OnnxRunner
+from deploy.runtime.graphs import run_graph
 from deploy.specs import Precision
 from deploy.workflows.local import local_failures
 from deploy.workflows.source import Source
@@ -47,21 +47,26 @@ class Judge:
         Raises:
             CheckFailed: an output is too far off. Random weights only cause a warning.
         """
-        with OnnxRunner(files.to_bytes(twin(self._source.graph)), device="cpu") as reference:
+        with self._reference_runner() as reference:
             (outputs,) = compare_runners(reference, [runner], self._batches())
-        failures = {name: DEFAULT_LIMITS[self._precision].failures(c) for name, c in outputs.items()}
+        failures = DEFAULT_LIMITS[self._precision].all_failures(outputs)
         if any(failures.values()):
             self._refuse(what, "; ".join(f"{name}: {', '.join(why)}" for name, why in failures.items() if why))
-        return min(outputs.values(), key=lambda comparison: comparison.sqnr_db)
+        # Numbers tell more than integers, whose distances mean nothing.
+        return min(outputs.values(), key=lambda found: (found.agreement is not None, found.sqnr_db))
 
     def compare_detections(self, runner: Runner, what: str) -> Agreement:
         """How far the detections of ``runner``, which ends in NMS, are the source's. Raises as :meth:`compare`."""
         assert self._source.nms is not None
-        with OnnxRunner(files.to_bytes(twin(self._source.graph)), device="cpu") as reference:
+        with self._reference_runner() as reference:
             agreement = compare_detections(reference, runner, self._source.nms, self._batches())
         if failures := DETECTION_LIMITS[self._precision].failures(agreement):
             self._refuse(what, "; ".join(failures))
         return agreement
+
+    def _reference_runner(self) -> Runner:
+        source = self._source
+        return run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph))
 
     def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
         """The twin's comparison, after its weights were looked at one by one.
@@ -71,7 +76,7 @@ class Judge:
         """
         if reasons := local_failures(self._source.graph, precise, None):
             raise CheckFailed(f"{what} is damaged; no graph or engine was written", got="; ".join(reasons))
-        with OnnxRunner(files.to_bytes(twin(precise)), device="cpu") as runner:
+        with run_graph(twin(precise)) as runner:
             return self.compare(runner, what)
 
     def _refuse(self, what: str, reasons: str) -> None:
@@ -90,4 +95,5 @@ class Judge:
         if self._data is not None:
             return self._data.batches(BATCH)
         manifest = self._source.manifest
-        return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH])
+        limits = index_limits(self._source.graph)
+        return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH], below=limits)

@@ -58,13 +58,14 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
     Raises:
         InputError: there is neither data nor a cache that fits; the reason is in the message.
     """
-    placement = place(source.graph)
+    unfit = weights_outside_fp16(source.graph)  # scales are FP16 numbers: what these weights need is none
+    placement = place(source.graph, unfit)
     if not placement.activations:
         raise InputError(
             "nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers"
         )
     ranges = _ranges(source, placement, calibration)
-    placement = _without_dead(source.graph, placement, ranges)
+    placement = _without_dead(source.graph, placement, ranges, unfit)
     graph = to_fp16(insert_qdq(source.graph, placement, ranges.amax), ranges.keep_fp32)
     facts = {
         "method": ranges.method,
@@ -77,12 +78,14 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
     return Quantized(graph, facts)
 
 
-def _without_dead(graph: ir.Model, placement: Placement, ranges: CalibrationCache) -> Placement:
+def _without_dead(
+    graph: ir.Model, placement: Placement, ranges: CalibrationCache, unfit: Mapping[str, str]
+) -> Placement:
     """A tensor that was zero on every image has no range: its readers stay FP16, whatever it holds later.
 
     Without them other tensors may be quantized than those calibrated, which have no range either.
     """
-    dead: dict[str, str] = {}
+    dead = dict(unfit)
     while found := {edge.node: edge.tensor for edge in placement.activations if not ranges.amax.get(edge.tensor)}:
         dead |= {node: _why_dead(tensor, ranges) for node, tensor in found.items()}
         placement = place(graph, dead)

@@ -42,6 +42,7 @@ class BuildRequest:
     workspace_gib: float | None = None
     compute_capability: str | None = None
     output: Path | None = None
+    image_size: tuple[int, int] | None = None
     log: Path | None = None
 
     def names(self) -> ArtifactNames:

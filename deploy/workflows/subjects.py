@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy.errors import InputError
-from deploy.graph.files import load, to_bytes
+from deploy.graph.files import load
 from deploy.graph.nms import detach_nms
 from deploy.graph.twin import precision_of, twin
-from deploy.images.default import default_preprocessing
+from deploy.images.default import default_preprocessing, describe_default
 from deploy.manifest import Manifest
 from deploy.runtime.base import Runner
 from deploy.runtime.open import open_runner
@@ -85,7 +85,7 @@ def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn
         return Subject(str(path), runner, precision, runner.manifest.preprocessing, graph)
     try:
         preprocessing = default_preprocessing(runner.inputs, image_size)
-        warn(f"{path} has no manifest: assuming '{preprocessing}' with ImageNet's mean and std")
+        warn(f"{path} has no manifest: assuming {describe_default(preprocessing)}")
     except InputError:
         preprocessing = None
     return Subject(str(path), runner, precision_of(graph) if graph else Precision.FP32, preprocessing, graph)
@@ -93,10 +93,10 @@ def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn
 
 def _without_nms(whole: Runner, core: ir.Model, device: str) -> Runner:
     """The network before the NMS of ``whole``, run as ``whole`` was: there numbers can be compared one by one."""
-    from deploy.runtime.onnxrt import OnnxRunner
+    from deploy.runtime.graphs import run_graph
 
     whole.close()
     simulated = whole.execution.startswith("simulated")
-    runner = OnnxRunner(to_bytes(twin(core) if simulated else core), device="cpu" if simulated else device)
+    runner = run_graph(twin(core) if simulated else core, device="cpu" if simulated else device)
     runner.manifest, runner.execution = whole.manifest, f"{whole.execution}, without its NMS"
     return runner

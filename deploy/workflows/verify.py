@@ -10,13 +10,14 @@ from typing import Any
 
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.errors import InputError
+from deploy.graph.indices import index_limits
 from deploy.parity.compare import Comparison
 from deploy.parity.detections import DETECTION_LIMITS, Agreement, compare_detections
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.limits import DEFAULT_LIMITS, coarser
 from deploy.runtime.base import Array
-from deploy.runtime.rows import fixed_batch
+from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.specs import NetworkOptions, Precision
 from deploy.workflows.local import local_failures
 from deploy.workflows.subjects import Subject, open_subject
@@ -165,12 +166,13 @@ def _batches(data: CalibrationData | None, reference: Subject, progress: Progres
     if data is None:
         fixed = fixed_batch(reference.runner)
         sizes = (fixed,) if fixed else SYNTHETIC_BATCHES
-        yield from synthetic_batches(reference.runner.inputs, reference.preprocessing, sizes)
+        limits = index_limits(reference.graph) if reference.graph else None
+        yield from synthetic_batches(reference.runner.inputs, reference.preprocessing, sizes, below=limits)
         return
     done = 0
     for feeds in data.batches(BATCH):
         yield feeds
-        done += len(next(iter(feeds.values())))
+        done += rows_of(reference.runner.inputs, feeds)
         progress(done, len(data))
 
 
@@ -182,7 +184,7 @@ def _verdict(
     request: VerifyRequest,
 ) -> Verdict:
     limits = DEFAULT_LIMITS[coarser(subject.precision, reference.precision)].tightened(request.tolerance)
-    failures = [f"{name}: {reason}" for name, comparison in outputs.items() for reason in limits.failures(comparison)]
+    failures = [f"{name}: {why}" for name, reasons in limits.all_failures(outputs).items() for why in reasons]
     return Verdict(subject.name, subject.precision, subject.runner.execution, outputs, (*failures, *local))
 
 

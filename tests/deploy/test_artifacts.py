@@ -15,6 +15,7 @@ from deploy.artifacts import (
     check_writable,
     plan_manifest_path,
     replacing,
+    replacing_all,
     sha256_bytes,
     sha256_file,
     write_bytes,
@@ -218,3 +219,25 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask, mode):
 
 def test_an_error_without_a_number_says_its_text():
     assert write_error(Path("net.onnx"), OSError("strange")).got == "strange"
+
+
+def test_several_files_are_moved_together(tmp_path):
+    one, two = tmp_path / "net.onnx.data", tmp_path / "net.onnx"
+    for path in (one, two):
+        path.write_bytes(b"old")
+    with pytest.raises(InputError, match="cannot write"), replacing_all(one, two) as folder:
+        (folder / one.name).write_bytes(b"half")
+    assert [path.read_bytes() for path in (one, two)] == [b"old", b"old"]
+    with replacing_all(one, two) as folder:
+        (folder / one.name).write_bytes(b"new")
+        (folder / two.name).write_bytes(b"new")
+        assert one.read_bytes() == b"old"
+    assert [path.read_bytes() for path in (one, two)] == [b"new", b"new"]
+    assert sorted(tmp_path.iterdir()) == [two, one]
+
+
+def test_of_several_files_one_that_is_missing_moves_none(tmp_path):
+    one, two = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(InputError, match="cannot write"), replacing_all(one, two) as folder:
+        (folder / "a").write_bytes(b"new")
+    assert list(tmp_path.iterdir()) == []

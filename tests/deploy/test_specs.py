@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import InputError
-from deploy.specs import Precision, Preprocessing, ShapeProfile, TensorSpec
+from deploy.specs import Precision, Preprocessing, ShapeProfile, TensorSpec, batch_of, follows_batch
 
 IMAGE = TensorSpec("input", "float32", ("batch", 3, 8, 8))
 HOW = Preprocessing(256, (224, 192))
@@ -133,3 +133,20 @@ def test_the_digest_is_of_this_text():
     text = '{"crop":[224,192],"interpolation":"bilinear","mean":[0.485,0.456,0.406],'
     text += '"mode":"crop","resize":256,"std":[0.229,0.224,0.225]}'
     assert HOW.digest() == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batch", "following"),
+    [
+        ([("N", 3, 8, 8)], "N", [True]),
+        ([(), ("N", 3), ("M",), (5, 7)], "N", [False, True, True, False]),
+        ([(3,), (1, 3, 8, 8), (1, 77)], 1, [False, True, True]),
+        ([(7,)], None, [False]),
+        ([()], None, [False]),
+        ([], None, []),
+    ],
+)
+def test_which_inputs_follow_the_batch(shapes, batch, following):
+    specs = [TensorSpec("x", "float32", shape) for shape in shapes]
+    assert batch_of(specs) == batch
+    assert [follows_batch(spec, batch) for spec in specs] == following

@@ -12,6 +12,7 @@ import threading
 import time
 import types
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -137,9 +138,12 @@ class Parser(Strict):
     def get_error(self, index):
         return self._errors[index]
 
-    def parse(self, model):
+    def parse(self, model, path=None):
         try:
             parsed = onnx.load_from_string(model)
+            if path is not None:
+                onnx.external_data_helper.load_external_data_for_model(parsed, str(Path(path).parent))
+                model = parsed.SerializeToString()
         except Exception:  # noqa: BLE001 - protobuf's own classes differ between its implementations
             self._errors = [Error("Failed to parse the ONNX model.")]
             return False

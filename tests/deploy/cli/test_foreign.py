@@ -58,14 +58,14 @@ def test_an_engine_takes_one_image_size(cli: Cli, here: Path):
     error = cli.refused(2, "build", "any.onnx", "--precision", "fp16")
     assert error == (
         "input 'image' of any.onnx has a dynamic axis other than the batch (got image float32[N, 3, H, W]; expected "
-        "only the first axis dynamic). Export the model with a fixed image size."
+        "only the first axis dynamic). Give --image-size S, or export the model with a fixed image size."
     )
 
 
 def test_what_is_no_image_classifier(cli: Cli, here: Path, vector: None):
     wanted = (
         "this graph has no manifest and does not look like an image classifier (got x float32[N, 7]; expected one "
-        "float32 input [batch, 3, height, width])"
+        "input [batch, 3, height, width] or [batch, height, width, 3], float32, float16 or uint8)"
     )
     assert cli.refused(2, "infer", "--engine", "vector.onnx", "photos") == wanted
     Path("classes/a").mkdir(parents=True)

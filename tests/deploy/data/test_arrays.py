@@ -171,3 +171,27 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, save: Callable[..., 
         tracemalloc.stop()
     # Two batches of 8 and the digest's blocks of 1 MiB; the whole array is 15 MB.
     assert 16 * one < peak < 80 * one
+
+
+def test_what_follows_no_batch_is_one_array_for_all(tmp_path: Path) -> None:
+    specs = [TensorSpec("factor", "float32", ()), SPEC, TensorSpec("table", "int64", (2, 3))]
+    table = np.arange(6).reshape(2, 3)
+    np.savez(tmp_path / "data.npz", input=images(5), factor=np.float32(2), table=table)
+    batches = list(ArraySource(tmp_path / "data.npz", specs).batches(2))
+    assert [len(feeds["input"]) for feeds in batches] == [2, 2, 1]
+    for feeds in batches:
+        assert feeds["factor"].shape == ()
+        assert feeds["factor"] == 2
+        np.testing.assert_array_equal(feeds["table"], table)
+    np.savez(tmp_path / "wrong.npz", input=images(5), factor=np.float32(2), table=np.zeros((3, 2), np.int64))
+    with pytest.raises(InputError, match=r"array 'table' of .* does not fit the model \(got int64\[3, 2\]"):
+        ArraySource(tmp_path / "wrong.npz", specs)
+
+
+@pytest.mark.parametrize("shape", [(), (7,)])
+def test_where_no_axis_is_the_batch_samples_come_one_by_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=values)
+    source = ArraySource(tmp_path / "data.npz", [TensorSpec("x", "float32", shape)])
+    assert len(source) == 3
+    np.testing.assert_array_equal(np.stack([feeds["x"] for feeds in source.batches(8)]), values)

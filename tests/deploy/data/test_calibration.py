@@ -14,10 +14,11 @@ from deploy.specs import Preprocessing, TensorSpec
 
 HOW = Preprocessing(16, (16, 16))
 IMAGE = TensorSpec("input", "float32", ("batch", 3, 16, 16))
+PIXELS = TensorSpec("pixels", "float32", ("batch", 3, 16, 16))
 
 
 def test_image_source_feeds_the_input(tree: Path) -> None:
-    source = ImageSource([tree], HOW, "pixels")
+    source = ImageSource([tree], HOW, PIXELS)
     batches = list(source.batches(8))
     assert len(source) == 12
     assert [list(feeds) for feeds in batches] == [["pixels"], ["pixels"]]
@@ -27,34 +28,34 @@ def test_image_source_feeds_the_input(tree: Path) -> None:
 
 
 def test_image_source_can_be_gone_through_again(tree: Path) -> None:
-    source = ImageSource([tree], HOW, "input", limit=5)
+    source = ImageSource([tree], HOW, IMAGE, limit=5)
     first, second = (next(iter(source.batches(5)))["input"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_limit_takes_from_each_class(tree: Path) -> None:
-    source = ImageSource([tree], HOW, "input", limit=3)
+    source = ImageSource([tree], HOW, IMAGE, limit=3)
     assert [path.parent.name for path in source.files] == ["ant", "bee", "cat"]
     assert sum(len(feeds["input"]) for feeds in source.batches(2)) == len(source) == 3
     assert source.describe() == f"3 of 12 images from {tree}"
 
 
 def test_digest_is_of_the_images_used(tree: Path) -> None:
-    limited = ImageSource([tree], HOW, "input", limit=3)
+    limited = ImageSource([tree], HOW, IMAGE, limit=3)
     digest = limited.digest()
-    assert digest != ImageSource([tree], HOW, "input").digest()
+    assert digest != ImageSource([tree], HOW, IMAGE).digest()
     unused = next(path for path in sorted(tree.rglob("[0-9].jpg")) if path not in limited.files)
     unused.write_bytes(b"")
-    assert ImageSource([tree], HOW, "input", limit=3).digest() == digest
+    assert ImageSource([tree], HOW, IMAGE, limit=3).digest() == digest
     limited.files[0].write_bytes(b"")
-    assert ImageSource([tree], HOW, "input", limit=3).digest() != digest
+    assert ImageSource([tree], HOW, IMAGE, limit=3).digest() != digest
 
 
 def test_unreadable_images_are_told(tree: Path) -> None:
     bad = tree / "bee" / "2.jpg"
     bad.write_bytes(b"?")
     told: list[Path] = []
-    source = ImageSource([tree], HOW, "input", on_error=lambda path, error: told.append(path))
+    source = ImageSource([tree], HOW, IMAGE, on_error=lambda path, error: told.append(path))
     assert sum(len(feeds["input"]) for feeds in source.batches(4)) == 11
     assert told == [bad]
 

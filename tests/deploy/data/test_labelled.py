@@ -13,9 +13,11 @@ from deploy.data.labelled import LabelledImages
 from deploy.errors import InputError
 from deploy.images.decode import decode
 from deploy.images.preprocess import preprocess
-from deploy.specs import Preprocessing
+from deploy.specs import Preprocessing, TensorSpec
 
 HOW = Preprocessing(16, (16, 16))
+IMAGE = TensorSpec("input", "float32", ("batch", 3, 16, 16))
+PIXELS = TensorSpec("pixels", "float32", ("batch", 3, 16, 16))
 
 
 @pytest.fixture
@@ -31,14 +33,14 @@ def folders(tree: Path) -> Path:
 
 def test_equals_image_folder(folders: Path) -> None:
     expected = ImageFolder(folders)
-    data = LabelledImages(folders, HOW, "input")
+    data = LabelledImages(folders, HOW, IMAGE)
     assert data.classes == expected.classes
     assert {str(path): label for path, label in data.labels.items()} == dict(expected.samples)
     assert len(data) == len(expected) == 12
 
 
 def test_batches(folders: Path) -> None:
-    data = LabelledImages(folders, HOW, "pixels")
+    data = LabelledImages(folders, HOW, PIXELS)
     seen: list[Path] = []
     for feeds, labels, paths in data.batches(5):
         assert labels.dtype == np.int64
@@ -49,12 +51,12 @@ def test_batches(folders: Path) -> None:
 
 
 def test_hidden_folders_do_not_shift_the_classes(tree: Path) -> None:
-    assert LabelledImages(tree, HOW, "input").classes == ["ant", "bee", "cat"]
+    assert LabelledImages(tree, HOW, IMAGE).classes == ["ant", "bee", "cat"]
 
 
 def test_an_empty_class_keeps_its_index(tree: Path) -> None:
     (tree / "ass").mkdir()
-    data = LabelledImages(tree, HOW, "input")
+    data = LabelledImages(tree, HOW, IMAGE)
     assert data.classes == ["ant", "ass", "bee", "cat"]
     assert set(data.labels.values()) == {0, 2, 3}
 
@@ -62,7 +64,7 @@ def test_an_empty_class_keeps_its_index(tree: Path) -> None:
 def test_labels_follow_their_images_past_unreadable_ones(tree: Path) -> None:
     (tree / "ant" / "1.jpg").write_bytes(b"")
     told: list[Path] = []
-    data = LabelledImages(tree, HOW, "input", on_error=lambda path, error: told.append(path))
+    data = LabelledImages(tree, HOW, IMAGE, on_error=lambda path, error: told.append(path))
     labels = np.concatenate([labels for _, labels, _ in data.batches(5)])
     assert labels.tolist() == [0] * 3 + [1] * 4 + [2] * 4
     assert told == [tree / "ant" / "1.jpg"]
@@ -74,4 +76,4 @@ def test_labels_follow_their_images_past_unreadable_ones(tree: Path) -> None:
 )
 def test_wrong_layout(tree: Path, root: str, got: str) -> None:
     with pytest.raises(InputError, match=rf"got {got}; expected one folder per class: ROOT/CLASS/\*\.jpg"):
-        LabelledImages(tree / root, HOW, "input")
+        LabelledImages(tree / root, HOW, IMAGE)

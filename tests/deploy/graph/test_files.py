@@ -112,3 +112,85 @@ def test_a_failed_save_keeps_the_old_file(saved, mini, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         files.save(saved, mini, MANIFEST.evolve(model="other"))
     assert saved.read_bytes() == before
+
+
+@pytest.fixture
+def low(monkeypatch):
+    """No more than 2000 bytes of weights in a file."""
+    monkeypatch.setattr(files, "LIMIT", 2000)
+
+
+def test_a_model_beyond_the_limit_is_written_to_two_files(tmp_path, mini, images, run, low):
+    content = files.write(tmp_path / "net.onnx", mini)
+    assert content == (tmp_path / "net.onnx").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
+    loaded = files.load(tmp_path / "net.onnx")
+    assert files.external_files(loaded) == {tmp_path / "net.onnx.data"}
+    assert files.external_files(mini) == set()
+    onnx.checker.check_model(str(tmp_path / "net.onnx"))
+    want = run(mini, images)["logits"]
+    np.testing.assert_array_equal(
+        ort.InferenceSession(str(tmp_path / "net.onnx")).run(None, {"input": images})[0], want
+    )
+    files.write(tmp_path / "again.onnx", loaded)
+    assert (tmp_path / "again.onnx.data").read_bytes() == (tmp_path / "net.onnx.data").read_bytes()
+
+
+def test_a_model_within_the_limit_is_read_whole(tmp_path, mini, images, run, monkeypatch):
+    monkeypatch.setattr(files, "LIMIT", 2000)
+    files.write(tmp_path / "net.onnx", mini)
+    monkeypatch.undo()
+    loaded = files.load(tmp_path / "net.onnx")
+    (tmp_path / "net.onnx.data").unlink()
+    np.testing.assert_array_equal(run(loaded, images)["logits"], run(mini, images)["logits"])
+    assert files.to_bytes(loaded) == files.to_bytes(mini)
+
+
+def test_weights_left_outside_are_read_when_bytes_are_wanted(tmp_path, mini, low, monkeypatch):
+    files.write(tmp_path / "net.onnx", mini)
+    loaded = files.load(tmp_path / "net.onnx")
+    monkeypatch.setattr(files, "LIMIT", 1 << 30)
+    assert files.to_bytes(loaded) == files.to_bytes(mini)
+    assert files.graph_digest(loaded) == files.graph_digest(mini)
+    assert files.external_files(loaded)
+
+
+@pytest.mark.parametrize("change", [None, "weight", "name"])
+def test_the_digest_of_a_large_model(tmp_path, mini, low, change):
+    digest = files.graph_digest(mini)
+    files.write(tmp_path / "net.onnx", mini)
+    loaded = files.load(tmp_path / "net.onnx")
+    loaded.metadata_props["anything"] = "else"
+    if change == "weight":
+        value = loaded.graph.initializers["head.weight"]
+        value.const_value = ir.Tensor(np.nextafter(value.const_value.numpy(), np.float32(9)), name="head.weight")
+    elif change == "name":
+        loaded.graph[0].name = "renamed"
+    assert (files.graph_digest(loaded) == digest) == (change is None)
+    assert loaded.graph.initializers["head.bias"].const_value is not None
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/etc/passwd", "weights outside its folder: /etc/passwd"),
+        ("../secret", r"weights outside its folder: \.\./secret"),
+    ],
+)
+def test_weights_of_another_folder_are_not_read(tmp_path, mini, low, location, said):
+    files.write(tmp_path / "net.onnx", mini)
+    proto = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    for each in proto.graph.initializer:
+        for entry in each.external_data:
+            entry.value = location if entry.key == "location" else entry.value
+    onnx.save(proto, tmp_path / "net.onnx")
+    with pytest.raises(InputError, match=said):
+        files.load(tmp_path / "net.onnx")
+
+
+def test_truncated_weights(tmp_path, mini, low):
+    files.write(tmp_path / "net.onnx", mini)
+    data = tmp_path / "net.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"net.onnx.data ends at \d+ bytes; expected \d+ or more\). Copy it with"):
+        files.load(tmp_path / "net.onnx")

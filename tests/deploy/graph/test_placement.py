@@ -148,3 +148,57 @@ def test_a_quantized_graph_is_refused(mini, ranges):
 def test_unknown_exclusion(mini):
     with pytest.raises(InputError, match="no node has this name"):
         place(mini, {"nothing": np.str_("why")})
+
+
+def _number(net, name, value):
+    return net.constant(name, np.array(value, np.float32))
+
+
+def _hard_sigmoid_in_parts(net, out, x):
+    """``clip(x + 3, 0, 6) / 6``, as older exporters spell it."""
+    more = net.op("Add", f"{out}_more", x, _number(net, f"{out}_3", 3))
+    clipped = net.op("Clip", f"{out}_clipped", more, _number(net, f"{out}_0", 0), _number(net, f"{out}_6", 6))
+    return net.op("Div", out, clipped, _number(net, f"{out}_by", 6))
+
+
+def _swish(net, out, x):
+    return net.op("Mul", out, x, net.op("Sigmoid", f"{out}_sigmoid", x))
+
+
+POOLS = {
+    "GlobalAveragePool": {},
+    "ReduceMean": {"keepdims": 1},
+    "AveragePool": {"kernel_shape": [16, 16]},
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("gate_first", [True, False])
+@pytest.mark.parametrize("spelled", [True, False])
+def test_a_gate_is_found_in_every_spelling(net, pool, gate_first, spelled):
+    wide = _swish(net, "wide", net.conv("wide_conv", "input", (3, 32)))
+    axes = [net.constant("axes", np.array([2, 3]))] if pool == "ReduceMean" else []
+    pooled = net.op(pool, "pooled", wide, *axes, **POOLS[pool])
+    inner = _swish(net, "inner", net.conv("fc1", pooled, (32, 16)))
+    opened = net.conv("fc2", inner, (16, 32))
+    gate = _hard_sigmoid_in_parts(net, "gate", opened) if spelled else net.op("Sigmoid", "gate", opened)
+    scaled = net.op("Mul", "scaled", *((gate, wide) if gate_first else (wide, gate)))
+    placement = place(net.model(net.conv("project", scaled, (32, 16)), ["batch", 16, 16, 16]))
+    assert set(placement.left_out) == {"fc1_node", "fc2_node"}
+    assert placement.tensors == ("input", "scaled")
+
+
+def test_a_pool_of_part_of_the_image_begins_no_gate(net):
+    wide = net.conv("wide_conv", "input", (3, 32))
+    pooled = net.op("AveragePool", "pooled", wide, kernel_shape=[3, 3], pads=[1] * 4)
+    mixed = net.op("Mul", "mixed", wide, net.conv("inner", pooled, (32, 32)))
+    assert place(net.model(net.op("Relu", "out", mixed), ["batch", 32, 16, 16])).left_out == {}
+
+
+def test_a_sum_of_two_is_an_addition(net):
+    stem = net.op("Relu", "stem", net.conv("stem_conv", "input", (3, 16)))
+    both = net.op("Sum", "both", stem, net.conv("main", stem, (16, 16)))
+    three = net.op("Sum", "three", both, stem, net.conv("other", both, (16, 16)))
+    placement = place(net.model(three, ["batch", 16, 16, 16]))
+    skips = [edge for edge in placement.activations if edge.node.startswith(("both", "three"))]
+    assert skips == [Edge("stem", "both_node", 0)]

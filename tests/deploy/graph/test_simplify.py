@@ -32,6 +32,18 @@ def _dropout(net):
     return net.op("Dropout", "dropped", _plain(net))
 
 
+def _dropout_of_a_ratio(net):
+    """As onnx's version converter leaves those of older opsets."""
+    return net.op("Dropout", "dropped", _plain(net), net.constant("ratio", np.float32(0.2)))
+
+
+def _constant_cast_like(net):
+    """As torch's exporter leaves a convolution's missing bias where it is told not to optimize."""
+    zero = net.op("CastLike", "cast", net.constant("zero", np.zeros(4)), "input")
+    weight = net.weight("w", 4, 3, 1, 1)
+    return net.op("Conv", "conv", "input", weight, zero)
+
+
 def _constant_node(net):
     two = helper.make_tensor("two", onnx.TensorProto.FLOAT, [], [2.0])
     return net.op("Mul", "twice", _plain(net), net.op("Constant", "two", value=two))
@@ -49,6 +61,7 @@ def _batch_norm_after_conv(net):
 PLANTED = {
     _identity: "Identity",
     _dropout: "Dropout",
+    _dropout_of_a_ratio: "Dropout",
     _constant_node: "Constant",
     _constant_arithmetic: "Neg",
     _batch_norm_after_conv: "BatchNormalization",
@@ -69,6 +82,21 @@ def test_what_is_planted_is_found_and_removed(net, plant, images, run):
     assert len(simple.graph) < len(model.graph)
     np.testing.assert_allclose(run(simple, images)["logits"], run(model, images)["logits"], rtol=1e-4, atol=1e-5)
     assert to_bytes(model) == before
+
+
+def test_a_cast_to_the_type_of_an_input_is_folded(net, images, run):
+    model = _finish(net, _constant_cast_like(net))
+    simple = simplify(model)
+    assert [node.op_type for node in simple.graph] == ["Conv", "Relu"]
+    np.testing.assert_allclose(run(simple, images)["logits"], run(model, images)["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_dropout_in_training_stays(net):
+    yes, ratio = net.constant("yes", np.array(True)), net.constant("ratio", np.float32(0.2))
+    model = _finish(net, net.op("Dropout", "dropped", _plain(net), ratio, yes))
+    assert "Dropout" in {node.op_type for node in simplify(model, strict=False).graph}
+    with pytest.raises(CheckFailed, match="Dropout"):
+        simplify(model)
 
 
 def test_a_clean_graph_keeps_every_node(mini, images, run):

@@ -37,7 +37,9 @@ def test_every_figure_is_its_formula(shape, noise):
     assert result.max_abs == pytest.approx(np.max(np.abs(have - want)))
     assert result.mean_abs == pytest.approx(np.mean(np.abs(have - want)))
     assert result.relative == pytest.approx(np.max(np.abs(have - want)) / np.max(np.abs(want)))
-    assert result.cosine == pytest.approx(1 - paired_cosine_distances(want, have).max(), abs=1e-12)
+    # Of single numbers all of them are one vector.
+    vectors = (want.T, have.T) if shape == (1,) else (want, have)
+    assert result.cosine == pytest.approx(1 - paired_cosine_distances(*vectors).max(), abs=1e-12)
     assert result.sqnr_db == pytest.approx(10 * np.log10(np.sum(want**2) / np.sum((have - want) ** 2)))
     assert result.top1 == np.mean(np.argmax(want, 1) == np.argmax(have, 1))
     assert result.spread == pytest.approx(np.mean(np.std(want, axis=0)) / np.max(np.abs(want)))
@@ -49,9 +51,23 @@ def test_every_figure_is_its_formula(shape, noise):
 def test_it_does_not_matter_how_rows_are_split(rows, cuts, noise, seed):
     """Empty batches among them count nothing."""
     reference, other = pair(rows, (7,), noise, seed)
-    whole = dataclasses.asdict(compare(reference, other))
-    pieces = dataclasses.asdict(in_pieces(reference, other, sorted(cuts)))
-    assert pieces == pytest.approx(whole, rel=1e-9, abs=1e-9)
+    whole, pieces = compare(reference, other), in_pieces(reference, other, sorted(cuts))
+    assert_close(pieces, whole)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 10.0])
+def test_nor_for_rows_of_one_number(noise):
+    """A number that changes its sign is no other direction, where the others keep theirs."""
+    reference, other = pair(9, (), noise)
+    assert_close(in_pieces(reference, other, [2, 3, 7]), compare(reference, other))
+    reference[4], other[4] = 1e-6, -1e-6
+    assert compare(reference, other).cosine > (0.999 if noise < 1 else -1)
+
+
+def assert_close(pieces, whole):
+    assert pieces.agreement is whole.agreement is None
+    (one, other) = ({k: v for k, v in dataclasses.asdict(c).items() if v is not None} for c in (pieces, whole))
+    assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
 
 
 def test_equal_outputs():
@@ -146,3 +162,28 @@ def test_json_has_no_nan(other):
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert (fields["sqnr_db"] is None) == (other != "close")
     assert fields["finite"] is (other != "nan")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
+def test_integers_and_truth_values_agree_or_do_not(dtype):
+    reference = np.array([[1, 0, 1, 1], [0, 1, 0, 1]], dtype)
+    other = reference.copy()
+    assert compare(reference, other).agreement == 1
+    other[0, 0] = 0
+    assert compare(reference, other).agreement == 7 / 8
+
+
+def test_a_number_is_one_row():
+    result = compare(np.float32(2.0) * np.ones((), np.float32), np.ones((), np.float32))
+    assert (result.samples, result.max_abs) == (1, 1)
+
+
+def test_rows_of_several_lengths_tell_no_spread():
+    """An output whose first axis is not the batch is longer in a larger batch."""
+    accumulator = Accumulator()
+    for width in (8, 1, 8):
+        values = np.arange(3 * width, dtype=np.float32).reshape(3, width)
+        accumulator.update(values, values)
+    result = accumulator.result()
+    assert math.isnan(result.spread)
+    assert (result.samples, result.max_abs) == (9, 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +23,12 @@ GOOD = {
 }
 
 
+def comparison(**changes):
+    return Comparison(**{**GOOD, **changes})
+
+
 def failures(limits, **changes):
-    return limits.failures(Comparison(**{**GOOD, **changes}))
+    return limits.failures(comparison(**changes))
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -82,5 +87,26 @@ def test_one_sample_has_no_spread():
 def test_a_tolerance_replaces_the_relative_limit_alone():
     limits = DEFAULT_LIMITS[Precision.FP16]
     assert limits.tightened(None) is limits
-    assert limits.tightened(1e-3) == Limits(relative=1e-3, sqnr_db=limits.sqnr_db, cosine=limits.cosine)
+    assert limits.tightened(1e-3) == replace(limits, relative=1e-3)
     assert DEFAULT_LIMITS[Precision.INT8].tightened(0.1).relative == 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "least"), [(Precision.FP32, 0.99), (Precision.FP16, 0.9), (Precision.INT8, 0.75)]
+)
+def test_integers_are_judged_by_how_many_agree(precision, least):
+    limits = DEFAULT_LIMITS[precision]
+    distant = {"relative": 1.0, "sqnr_db": -3.0, "cosine": 0.1}
+    assert limits.failures(comparison(agreement=least, **distant)) == []
+    (reason,) = limits.failures(comparison(agreement=least - 0.01, **distant))
+    assert reason.endswith(f"of the elements agree, under {100 * least:g} %")
+
+
+def test_a_constant_output_beside_one_that_spreads_is_sound():
+    limits, constant = DEFAULT_LIMITS[Precision.FP16], comparison(spread=0.0)
+    assert limits.all_failures({"scores": comparison(), "anchors": constant}) == {"scores": [], "anchors": []}
+    failures = limits.all_failures({"one": constant, "anchors": constant})
+    assert all("proves nothing" in reason for reasons in failures.values() for reason in reasons)
+    assert all(failures.values())
+    far = comparison(spread=0.0, cosine=0.5)
+    assert limits.all_failures({"scores": comparison(), "anchors": far})["anchors"] == ["cosine 0.5000 under 0.999"]

@@ -5,7 +5,7 @@ import pytest
 
 from deploy.errors import InputError
 from deploy.runtime.base import Runner
-from deploy.runtime.rows import fixed_batch, infer_rows
+from deploy.runtime.rows import fixed_batch, infer_rows, rows_of
 from deploy.specs import TensorSpec
 
 
@@ -34,7 +34,7 @@ def rows(count):
     return np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("shape", "batch"), [(("batch", 3), None), ((4, 3), 4), ((1, 3), 1), ((), None)])
+@pytest.mark.parametrize(("shape", "batch"), [(("batch", 3), None), ((4, 3), 4), ((1, 3), 1), ((), None), ((3,), None)])
 def test_the_batch_a_runner_insists_on(shape, batch):
     assert fixed_batch(Doubles(*shape)) == batch
 
@@ -83,3 +83,34 @@ def test_inputs_that_are_no_batch(batch, counts, said):
 def test_wrong_names_are_the_runners_to_tell(batch):
     with pytest.raises(InputError, match="other names"):
         infer_rows(Doubles(batch, 3), {"image": rows(5)})
+
+
+class Sums(Runner):
+    """``scaled = input · factor`` by row, ``total`` over the whole batch; ``factor`` follows no batch."""
+
+    backend = execution = "numpy"
+
+    def __init__(self, batch):
+        self.inputs = (TensorSpec("factor", "float32", ()), TensorSpec("input", "float32", (batch, 3)))
+        self.outputs = (TensorSpec("scaled", "float32", (batch, 3)), TensorSpec("total", "float32", ()))
+
+    def infer(self, feeds):
+        self.check(feeds)
+        scaled = feeds["input"] * feeds["factor"]
+        return {"scaled": scaled, "total": scaled.sum()}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("batch", ["batch", 2])
+def test_what_follows_no_batch_goes_to_every_piece(batch):
+    outputs = infer_rows(Sums(batch), {"factor": np.full((), 3, np.float32), "input": rows(4)})
+    np.testing.assert_array_equal(outputs["scaled"], rows(4) * 3)
+    assert np.size(outputs["total"]) == (1 if batch == "batch" else 2)
+    assert np.sum(outputs["total"]) == pytest.approx(3 * rows(4).sum(), rel=1e-5)
+
+
+def test_rows_are_counted_by_what_follows_the_batch():
+    assert rows_of(Sums("batch").inputs, {"factor": np.ones(()), "input": rows(4)}) == 4
+    assert rows_of([TensorSpec("x", "float32", (7,))], {"x": np.ones(7)}) == 1

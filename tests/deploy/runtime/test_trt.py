@@ -170,7 +170,11 @@ def test_failed_run_carries_the_engines_words():
         opened._stream.synchronize()
 
 
-def test_output_without_the_batch_is_refused():
+def test_an_output_of_the_whole_batch_takes_no_request_that_is_cut_or_filled_up():
     mean = helper.make_node("ReduceMean", ["input"], ["logits"], keepdims=0)
-    with pytest.raises(InputError, match="output 'logits' does not follow the batch"):
-        runner(serialise([mean], {}, ["batch", 4], []), ShapeProfile(1, 4, 8))
+    with runner(serialise([mean], {}, ["batch", 4], []), ShapeProfile(2, 4, 8)) as opened:
+        values = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+        np.testing.assert_allclose(opened.infer({"input": values[:8]})["logits"], values[:8].mean(), rtol=1e-5)
+        for rows in (1, 9):
+            with pytest.raises(InputError, match=rf"'logits' does not follow the batch \(got {rows}; expected 2 to 8"):
+                opened.infer({"input": values[:rows]})
