@@ -90,7 +90,7 @@ class _Job:
         from deploy.runtime.rows import infer_rows
 
         start, paths = time.perf_counter(), self._find(given)
-        places = self._places(paths)
+        places, spec = self._places(paths), self.runner.inputs[0]
         results: _Results = {}
         spec = self.runner.inputs[0]
         for batch, files, sizes in image_batches(paths, self.preprocessing, self._batch_size, self._skip):

@@ -47,8 +47,7 @@ class Judge:
         Raises:
             CheckFailed: an output is too far off. Random weights only cause a warning.
         """
-        source = self._source
-        with run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph)) as reference:
+        with self._reference_runner() as reference:
             (outputs,) = compare_runners(reference, [runner], self._batches())
         failures = DEFAULT_LIMITS[self._precision].all_failures(outputs)
         if any(failures.values()):
@@ -59,11 +58,15 @@ class Judge:
     def compare_detections(self, runner: Runner, what: str) -> Agreement:
         """How far the detections of ``runner``, which ends in NMS, are the source's. Raises as :meth:`compare`."""
         assert self._source.nms is not None
-        with run_graph(twin(self._source.graph)) as reference:
+        with self._reference_runner() as reference:
             agreement = compare_detections(reference, runner, self._source.nms, self._batches())
         if failures := DETECTION_LIMITS[self._precision].failures(agreement):
             self._refuse(what, "; ".join(failures))
         return agreement
+
+    def _reference_runner(self) -> Runner:
+        source = self._source
+        return run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph))
 
     def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
         """The twin's comparison, after its weights were looked at one by one.

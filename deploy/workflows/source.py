@@ -74,12 +74,12 @@ def load_source(
     graph, nms = detach_nms(files.load(path))
     precision = precision_of(graph)
     manifest = files.read_manifest(graph, str(path))
+    if manifest is not None and nms is not None:
+        manifest = manifest.evolve(nms=None, outputs=_specs(graph.graph.outputs))
     if image_size is not None:
         graph = fix_image_size(graph, image_size)
         manifest = manifest and manifest.evolve(inputs=_specs(graph.graph.inputs), outputs=_specs(graph.graph.outputs))
     if manifest is not None:
-        if nms is not None:
-            manifest = manifest.evolve(nms=None, outputs=_specs(graph.graph.outputs))
         _check_axes(path, manifest.inputs)
         return Source(path, graph, manifest, precision, image_size is None, nms)
     graph = flatten(graph, str(path))
@@ -89,8 +89,8 @@ def load_source(
         prepared = prepare(graph, str(path), _feeds(graph, manifest, data), note, warn)
         # A large file was not simplified, only raised: the builder reads older opsets, and a copy is not made for it.
         same = prepared is graph or not files.fits(graph)
-        return Source(path, prepared, manifest, precision, same and image_size is None)
-    return Source(path, graph, manifest, precision, image_size is None)
+        return Source(path, prepared, manifest, precision, same and image_size is None, nms)
+    return Source(path, graph, manifest, precision, image_size is None, nms)
 
 
 def _check_axes(path: Path, inputs: Sequence[TensorSpec]) -> None:
