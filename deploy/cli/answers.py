@@ -81,12 +81,6 @@ def _detects(runner: Runner) -> bool:
     return names in ({"boxes", "scores"}, {"detections"})
 
 
-def _scores(runner: Runner) -> str:
-    """The first output ``[images, classes]`` of numbers; of none like that the first, whose error will say so."""
-    likely = (spec.name for spec in runner.outputs if len(spec.shape) == 2 and spec.dtype.startswith("float"))
-    return next(likely, runner.outputs[0].name)
-
-
 def _refuse(args: argparse.Namespace, options: Sequence[str], what: str, about: str) -> None:
     for name in options:
         if getattr(args, name) is not None:
