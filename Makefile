@@ -12,12 +12,13 @@ READY  :=
 endif
 BASE_PYTHON ?= python3
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test zoo lint format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install into .venv, run the main job on real scans, show what it made"
 	@echo "make test    all tests (a GPU only adds some)"
+	@echo "make zoo     every model at full size through the whole job, into docs/zoo.md (hours; goes on where it stopped)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make clean   remove .venv and demo/"
 
@@ -30,6 +31,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 test: $(READY)
 	$(PYTHON) -m pytest
+
+zoo: $(READY)
+	$(PYTHON) benchmarks/zoo.py
 
 lint: $(READY)
 	$(PYTHON) -m ruff check .

@@ -88,7 +88,7 @@ class ModelSpec:
     def options(self) -> dict[str, Any]:
         """The options :func:`create_model` takes for this model, with their defaults."""
         parameters = inspect.signature(self.builder).parameters.values()
-        return {p.name: p.default for p in parameters if p.name != "num_classes"}
+        return {p.name: p.default for p in parameters if p.name != "num_classes" and p.kind is not p.VAR_KEYWORD}
 
 
 _SPECS: dict[str, ModelSpec] = {}

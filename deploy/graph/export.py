@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -33,8 +33,7 @@ def export_graph(
         InputError: torch.export cannot trace the model, or it returns another number of tensors.
     """
     examples = tuple(_example(spec, batch or _TRACED) for spec in inputs)
-    axis = torch.export.Dim(BATCH)
-    dynamic = None if batch else tuple({0: axis} if _batched(spec) else None for spec in inputs)
+    dynamic = None if batch else tuple(_axes(inputs))
     program = _traced(model.eval(), examples, dynamic, [spec.name for spec in inputs])
     exported = program.model
     _name_outputs(exported.graph, outputs, type(model).__name__)
@@ -46,6 +45,14 @@ def export_graph(
 
 # Not 1: torch.export would specialise a dynamic axis whose example has one.
 _TRACED = 2
+
+
+def _axes(inputs: Sequence[TensorSpec]) -> Iterator[Any]:
+    """The dynamic axes of each input. One names the batch; that the others have it too shows when it is traced."""
+    axis: Any = torch.export.Dim(BATCH)
+    for spec in inputs:
+        yield {0: axis} if _batched(spec) else None
+        axis = torch.export.Dim.AUTO if _batched(spec) else axis
 
 
 def _batched(spec: TensorSpec) -> bool:

@@ -90,7 +90,7 @@ def load_network(
     preprocessing = _preprocessing(loaded.transform, options) if found.takes_images else None
     inputs = _inputs(found, preprocessing)
     outputs = _outputs(found, inputs)
-    parameters, macs = _counted(found.module, preprocessing)
+    parameters, macs = _counted(found, preprocessing)
     return Network(
         module=found.module,
         task=_task(outputs),
@@ -109,6 +109,9 @@ def load_network(
 def _load(found: Resolved, options: NetworkOptions, progress: Progress | None) -> WeightsInfo:
     if found.has_weights and options.weights == "auto":
         return WeightsInfo("code", found.spec.name, None, found.spec.transform)
+    if found.examples and options.weights == "random":
+        fix = "Leave --weights out: the network keeps the weights its code gives it."
+        raise InputError(f"random weights are fitted to images, which {found.spec.name} does not take", fix=fix)
     size = options.image_size or found.spec.input_size
     return load_weights(found.module, found.spec, options.weights, input_size=size, progress=progress)
 
@@ -140,13 +143,16 @@ def _task(outputs: Sequence[TensorSpec]) -> str:
     return "classification" if is_matrix else "other"
 
 
-def _counted(module: nn.Module, preprocessing: Preprocessing | None) -> tuple[int, int | None]:
-    """Parameters, and multiply-accumulates where they can be counted for one image."""
-    if preprocessing is not None:
-        with contextlib.suppress(Exception):  # others' modules may not run without real memory
-            counted = complexity(module, preprocessing.crop)
-            return counted.parameters, counted.macs
-    return sum(parameter.numel() for parameter in module.parameters()), None
+def _counted(found: Resolved, preprocessing: Preprocessing | None) -> tuple[int, int | None]:
+    """Parameters, and multiply-accumulates where they can be counted for one row."""
+    with contextlib.suppress(Exception):  # others' modules may not run without real memory
+        counted = complexity(found.module, preprocessing.crop if preprocessing else _one_row(found))
+        return counted.parameters, counted.macs
+    return sum(parameter.numel() for parameter in found.module.parameters()), None
+
+
+def _one_row(found: Resolved) -> list[torch.Tensor]:
+    return [tensor[:1] for tensor in found.examples.values()]
 
 
 def _labels(
@@ -230,13 +236,12 @@ def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[
         found = _resolve(name, options)
         check_image_size(found.spec, *(options.image_size or found.spec.input_size))
     size = options.image_size or found.spec.input_size
-    shapes = [(1, 3, *size)] if found.takes_images else [(1, *e.shape[1:]) for e in found.examples.values()]
-    feeds = list(found.examples.values()) if found.examples else size
+    shapes = [(1, 3, *size)] if found.takes_images else [tuple(row.shape) for row in _one_row(found)]
     try:
-        counted = complexity(found.module, feeds)
+        counted = complexity(found.module, size if found.takes_images else _one_row(found))
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        what = f"{name} cannot be counted for images of {size[0]}x{size[1]}"
+        what = f"{name} cannot be counted for inputs of {' and '.join('x'.join(map(str, shape)) for shape in shapes)}"
         raise InputError(what, got=reason, fix="Does it take another --image-size?") from error
     totals = {key: value for key, value in asdict(counted).items() if key != "layers"}
     layers = [{**asdict(layer), "outputs": [list(shape) for shape in layer.outputs]} for layer in counted.layers]

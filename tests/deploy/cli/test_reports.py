@@ -159,7 +159,7 @@ def test_an_image_that_a_network_does_not_take(cli: Cli, empty: Path, monkeypatc
     monkeypatch.setattr("models.resolve.create_model", lambda *_, **__: torch.nn.Conv2d(3, 4, 7))
     refused = cli("inspect", "mobilenet_v3_small", "--image-size", "4")
     assert refused.code == 2
-    assert refused.error.startswith("mobilenet_v3_small cannot be counted for images of 4x4 (got ")
+    assert refused.error.startswith("mobilenet_v3_small cannot be counted for inputs of 1x3x4x4 (got ")
     assert "Kernel size can't be greater than actual input size" in refused.err
 
 
