@@ -40,7 +40,7 @@ class Detection:
 def detect(
     outputs: Outputs, fits: Sequence[Fit], settings: NmsSettings, labels: Sequence[str] | None = None
 ) -> list[list[Detection]]:
-    """The detections in each image of a batch, best first.
+    """The detections in each image of a batch, best first; those that lie in the border alone are dropped.
 
     Args:
         outputs: ``boxes[images, boxes, 4]`` (x1, y1, x2, y2 in pixels of the network's input) and
@@ -101,9 +101,11 @@ def _check_shapes(outputs: Outputs, labels: Sequence[str] | None) -> None:
 
 def _labelled(image: Selected, fit: Fit, labels: Sequence[str] | None) -> list[Detection]:
     boxes, classes, scores = image
+    inside = fit.to_original(boxes)
+    seen = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
     return [
         Detection((box[0], box[1], box[2], box[3]), index, _label(labels, index), score)
-        for box, index, score in zip(fit.to_original(boxes).tolist(), classes.tolist(), scores.tolist())
+        for box, index, score in zip(inside[seen].tolist(), classes[seen].tolist(), scores[seen].tolist())
     ]
 
 

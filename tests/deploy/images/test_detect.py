@@ -28,6 +28,12 @@ def test_boxes_come_back_to_the_pixels_of_each_image() -> None:
     assert second == []
 
 
+def test_what_lies_in_the_border_alone_is_not_in_the_image() -> None:
+    found = outputs()
+    found["boxes"][0, 0] = [10, 2, 30, 15]
+    assert [d.score for d in detect(found, [HALVED, HALVED], HOW)[0]] == [pytest.approx(0.8)]
+
+
 def test_without_labels_there_is_the_index() -> None:
     ((found,), _) = detect(outputs(), [HALVED, HALVED], HOW)
     assert (found.index, found.label) == (1, None)
