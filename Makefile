@@ -54,7 +54,7 @@ BUILD  = $(PYTHON) build_engine.py $(D)/digits.onnx --backend $(BACKEND) -o $(D)
 # TensorRT-RTX, which builds without a GPU, exists for x86-64. Elsewhere: BACKEND=auto where TensorRT is installed.
 BACKEND ?= $(if $(filter x86_64,$(shell uname -m)),auto,none)
 
-demo: $(D)/mobilenet_v3_large.onnx $(D)/.fp32 $(D)/.fp16 $(D)/.int8
+demo: $(D)/mobilenet_v3_large.onnx $(D)/yolov5n.onnx $(D)/.fp32 $(D)/.fp16 $(D)/.int8
 	@echo; echo "== Accuracy on 450 held-out scans: PyTorch, then each graph =="
 	$(PYTHON) -m deploy eval mobilenet_v3_small $(D)/digits.onnx $(D)/digits.fp16.onnx $(D)/digits.int8.onnx \
 	    --data $(D)/scans/heldout $(DIGITS)
@@ -66,6 +66,10 @@ demo: $(D)/mobilenet_v3_large.onnx $(D)/.fp32 $(D)/.fp16 $(D)/.int8
 $(D)/mobilenet_v3_large.onnx: $(READY)
 	mkdir -p $(D)
 	$(PYTHON) export.py --model mobilenet_v3_large -o $@
+
+$(D)/yolov5n.onnx: $(READY)
+	mkdir -p $(D)
+	$(PYTHON) export.py --model yolov5n --image-size 320 -o $@
 
 $(D)/digits.onnx: examples/digits/digits.safetensors $(READY)
 	mkdir -p $(D)

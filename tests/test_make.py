@@ -55,7 +55,7 @@ def test_a_given_python_is_used_as_it_is(fresh):
 
 
 def test_demo_does_no_work_twice(fresh):
-    for name in (".fp32", ".fp16", ".int8", "mobilenet_v3_large.onnx", "digits.onnx", ".scans"):
+    for name in (".fp32", ".fp16", ".int8", "mobilenet_v3_large.onnx", "yolov5n.onnx", "digits.onnx", ".scans"):
         (fresh / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
         (fresh / "demo" / name).touch()
     os.utime(fresh / "examples" / "digits" / "digits.safetensors", (0, 0))
