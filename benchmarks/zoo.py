@@ -53,16 +53,17 @@ def main() -> None:
 
 def _run_all(args: argparse.Namespace, known: dict[str, Any]) -> None:
     packages = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "tensorrt_rtx_cu13")
-    known["machine"] = {**machine(*packages), "load": None}
-    print(describe(known["machine"]))
-    todo = [name for name in args.only or list_models() if args.again or name not in known["models"]]
+    here = describe({name: value for name, value in machine(*packages).items() if name != "load"})
+    print(here)
+    done = [name for name, facts in known["models"].items() if not facts.get("failed")]
+    todo = [name for name in args.only or list_models() if args.again or name not in done]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "images").mkdir()
         images(work / "images", args.images, _PHOTOGRAPH)
         for name in sorted(todo, key=lambda name: get_spec(name).gmacs):
             start = perf_counter()
-            known["models"][name] = {**_chain(name, work), "images": args.images}
+            known["models"][name] = {**_chain(name, work), "images": args.images, "machine": here}
             _save(known)
             failed = known["models"][name].get("failed")
             print(f"{name}: {perf_counter() - start:.0f} s{f', FAILED: {failed}' if failed else ''}", flush=True)

@@ -31,6 +31,7 @@ def settle(
     seed: int = 0,
     batches: int = 2,
     transform: Transform = IMAGENET,
+    multiple: int = 1,
 ) -> None:
     """Initialise ``model`` from ``seed`` and fit its batch norms and last layers to synthetic images.
 
@@ -41,14 +42,15 @@ def settle(
     0 and deviation 1 over images and positions (data-dependent initialisation, arXiv 1511.06422); in a network without
     batch norms every convolution and linear layer is.
 
-    ``input_size`` is (height, width), and ``transform`` says what pixels become. Equal arguments give equal weights.
+    ``input_size`` is (height, width), in sides that are a multiple of ``multiple`` if smaller ones are to serve, and
+    ``transform`` says what pixels become. Equal arguments give equal weights.
     PyTorch's global random state, the modes of the modules and the momentum of the norms stay as they are.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _modes_kept(model):
         torch.manual_seed(seed)
         model.apply(_reset)
         _tame(model)
-        size = _quick_size(model, input_size)
+        size = _quick_size(model, input_size, multiple)
         images = [_images(size, transform) for _ in range(batches)]
         _fit_norms(model, images)
         _fit_layers(model, images[-1])
@@ -77,9 +79,9 @@ def _tame(model: nn.Module) -> None:
             norms[-1].bias.zero_()
 
 
-def _quick_size(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
+def _quick_size(model: nn.Module, input_size: tuple[int, int], multiple: int) -> tuple[int, int]:
     """A smaller size, unless the network insists on its own (position embeddings of transformers)."""
-    height, width = (min(side, _LARGEST) for side in input_size)
+    height, width = (min(side, max(_LARGEST // multiple, 1) * multiple) for side in input_size)
     try:
         model.eval()(torch.zeros(1, 3, height, width))
     except Exception:  # noqa: BLE001 - others' networks say it in any way

@@ -113,7 +113,7 @@ class _Cache:
 def _random(
     model: nn.Module, spec: ModelSpec, size: tuple[int, int], seed: int, reason: str | None = None
 ) -> WeightsInfo:
-    settle(model, size, seed, transform=spec.transform)
+    settle(model, size, seed, transform=spec.transform, multiple=spec.size_multiple)
     return WeightsInfo("random", None, None, spec.transform, reason)
 
 

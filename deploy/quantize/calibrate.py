@@ -18,8 +18,10 @@ from deploy.runtime.rows import infer_rows, rows_of
 
 # On a trained MobileNetV3 it ties with percentile, well ahead of max and entropy, and has no threshold to tune.
 DEFAULT_METHOD = "mse"
-# All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels.
+# All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels, 308 MB
+# for EfficientNet-B3 at 300. A batch is cut to the images that fit, or to one where not even one does.
 BATCH_SIZE = 8
+MEMORY = 512 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -57,7 +59,7 @@ def calibrate(
         tensors: names of inputs and computed tensors, such as :attr:`deploy.graph.placement.Placement.tensors`.
         data: the images.
         method: how a range is made of what was seen, one of :data:`deploy.quantize.ranges.METHODS`.
-        batch_size: images per run; less of them need less memory.
+        batch_size: most images per run; fewer where their activations would need more than :data:`MEMORY`.
         progress: called with (images done, images in all) after each batch.
         watch: further tensors, of which only the peak is wanted, seen in the same pass.
 
@@ -89,13 +91,24 @@ def observe(
         InputError: an unknown tensor; NaN or infinity in one.
     """
     done = 0
-    with run_graph(_with_outputs(model, observers)) as runner:
-        for batch, feeds in enumerate(data.batches(batch_size)):
+    observed = _with_outputs(model, observers)
+    with run_graph(observed) as runner:
+        for batch, feeds in enumerate(data.batches(min(batch_size, _images_in_memory(observed)))):
             _show(observers, {**feeds, **infer_rows(runner, feeds)}, batch)
             done += rows_of(runner.inputs, feeds)
             if progress is not None:
                 progress(done, len(data))
     return done
+
+
+def _images_in_memory(model: ir.Model) -> int:
+    """How many images' outputs fit into :data:`MEMORY`, as far as shapes are known."""
+    bytes_per_image = sum(_elements(value) * 4 for value in model.graph.outputs)
+    return max(1, MEMORY // max(1, bytes_per_image))
+
+
+def _elements(value: ir.Value) -> int:
+    return math.prod(dim for dim in list(value.shape or ())[1:] if isinstance(dim, int))
 
 
 def _show(observers: Mapping[str, Observer], values: Mapping[str, Array], batch: int) -> None:

@@ -108,7 +108,7 @@ def test_a_head_has_mean_0_and_deviation_1():
     with torch.inference_mode():
         output = model(images_of(64, 16)) / 100
     assert 0.5 < output.std() < 2
-    assert output.mean((0, 2, 3)).abs().max() < 0.3
+    assert output.mean((0, 2, 3)).abs().max() < 0.8
 
 
 @pytest.mark.parametrize(

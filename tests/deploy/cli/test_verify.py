@@ -38,7 +38,7 @@ def replace(tensor: onnx.TensorProto, array: np.ndarray) -> None:
 
 
 def scale_layer(factor: float) -> Damage:
-    """Layer features.0.0 times ``factor``, and what reads it divided by it: the same function in FP32."""
+    """Layer features.0.0 times ``factor`` twice, and what reads it divided as often: the same function in FP32."""
 
     def damage(model: onnx.ModelProto) -> None:
         node = next(node for node in model.graph.node if node.name == "features.0.0/Conv")
@@ -50,8 +50,10 @@ def scale_layer(factor: float) -> Damage:
         output = node.output[0]
         node.output[0] = "before"
         index = list(model.graph.node).index(node)
-        model.graph.node.insert(index + 1, helper.make_node("Mul", ["before", "up"], ["large"], name="large"))
-        model.graph.node.insert(index + 2, helper.make_node("Mul", ["large", "down"], [output], name="small"))
+        steps = [("before", "up", "large"), ("large", "up", "huge"), ("huge", "down", "less"), ("less", "down", output)]
+        for offset, (source, factor_name, target) in enumerate(steps, 1):
+            product = helper.make_node("Mul", [source, factor_name], [target], name=f"planted_{offset}")
+            model.graph.node.insert(index + offset, product)
 
     return damage
 
@@ -88,8 +90,8 @@ def test_what_is_sound_passes(cli: Cli, here: Path, precise: None):
 
 
 def test_a_planted_overflow_fails_in_fp16_and_not_in_fp32(cli: Cli, here: Path, precise: None):
-    cli.done("verify", "net.onnx", damaged("net.onnx", scale_layer(2.0**15)))
-    result = cli("verify", "net.onnx", damaged("net.fp16.onnx", scale_layer(2.0**15)), "--json")
+    cli.done("verify", "net.onnx", damaged("net.onnx", scale_layer(2.0**10)))
+    result = cli("verify", "net.onnx", damaged("net.fp16.onnx", scale_layer(2.0**10)), "--json")
     assert result.code == 1
     assert result.document["verdicts"][0]["failures"] == ["logits: NaN or infinity in the output"]
 

@@ -63,6 +63,22 @@ def test_progress_is_told(mini, tensors, images):
     assert told == [(3, 8), (6, 8), (8, 8)]
 
 
+def test_a_batch_is_cut_to_what_fits_in_memory(mini, tensors, images, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(Arrays, "batches", lambda self, size: sizes.append(size) or batches(self, size))
+    calibrate(mini, tensors, Arrays(images))
+    per_image = sum(4 * images[0].size if name == "input" else 4 * 16 * 16 * 16 for name in tensors)
+    for memory in (2 * per_image, 1):
+        monkeypatch.setattr("deploy.quantize.calibrate.MEMORY", memory)
+        calibrate(mini, tensors, Arrays(images))
+    assert sizes[0] == 8
+    assert 1 <= sizes[1] < 8
+    assert sizes[2] == 1
+
+
+batches = Arrays.batches
+
+
 def test_the_model_is_unchanged(mini, tensors, images):
     before = ir.to_proto(mini).SerializeToString(deterministic=True)
     calibrate(mini, tensors, Arrays(images))
