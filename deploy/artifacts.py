@@ -112,7 +112,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_all(*paths: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``paths``; what lies there under their names is moved into place on success.
 
-    They are moved in the order given, the last one being what refers to the others.
+    They are moved in the order given, the last one being what refers to the others. Its old form goes first: killed
+    between two moves, there is no file that refers to the wrong ones.
     """
     folder = paths[-1].with_name(f".{paths[-1].name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -123,6 +124,7 @@ def replacing_all(*paths: Path) -> Iterator[Path]:
         for path in paths:
             with (folder / path.name).open("rb") as stream:
                 os.fsync(stream.fileno())
+        paths[-1].unlink(missing_ok=True)
         for path in paths:
             (folder / path.name).replace(path)
     except OSError as error:

@@ -128,11 +128,12 @@ class Preprocessing:
 
     - ``crop``: the shorter side is resized to ``resize`` pixels with antialiasing and the centre is cut, as
       torchvision's evaluation transform does it.
-    - ``squash``: both sides are resized with antialiasing, whatever the proportions (timm's ``squash``).
+    - ``squash``: the image is resized to ``crop`` with antialiasing, whatever its proportions; where ``resize`` is more
+      than the crop's shorter side, to as much more, and the centre is cut (timm's ``squash``).
     - ``letterbox``: the image is resized to fit inside, by OpenCV's rule of ``linear`` interpolation, which knows no
       antialiasing, and centred on grey 114 (YOLO's ``letterbox`` without ``auto``).
 
-    ``resize`` is used by ``crop`` alone.
+    ``letterbox`` does not use ``resize``.
     """
 
     resize: int
@@ -148,6 +149,8 @@ class Preprocessing:
         if self.interpolation not in _INTERPOLATIONS[self.mode]:
             expected = " or ".join(_INTERPOLATIONS[self.mode])
             raise InputError(f"unknown interpolation of mode {self.mode}", got=self.interpolation, expected=expected)
+        if self.mode == "squash" and self.resize < min(self.crop):
+            raise InputError("squashed images fill the crop", got=self.resize, expected=f"resize >= {min(self.crop)}")
         if not all(1 <= side <= LARGEST_SIDE for side in (self.resize, *self.crop)):
             raise InputError(
                 "resize and crop are in pixels", got=f"{self.resize}, {self.crop}", expected=f"1 to {LARGEST_SIDE}"
@@ -157,6 +160,8 @@ class Preprocessing:
 
     def __str__(self) -> str:
         size = f"{self.crop[0]}x{self.crop[1]}"
+        if self.mode == "squash" and self.resize != min(self.crop):
+            return f"squash to {self.resize} {self.interpolation}, crop {size}"
         if self.mode == "crop":
             return f"resize {self.resize} {self.interpolation}, crop {size}"
         return f"{self.mode} to {size} {self.interpolation}"

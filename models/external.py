@@ -16,6 +16,8 @@ from models.resolve import Resolved
 from models.transforms import transform_of_config, transform_of_preset
 
 _SUGGESTED = 3
+# These draw their first weights by SciPy, for minutes, and warn of it; other weights replace them anyway.
+_QUICK = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
 def resolve_external(
@@ -41,11 +43,14 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Resolved:
     transforms = {entry: transform_of_preset(entry.transforms()) for entry in published}
     default = models.get_model_weights(name).DEFAULT
     checkpoints = [_torchvision_checkpoint(entry, transforms[entry]) for entry in published]
-    checkpoints.sort(key=lambda checkpoint: checkpoint.top1 or 0.0, reverse=True)
+    # torchvision's choice first: others may be better, at another image size.
+    checkpoints.sort(key=lambda checkpoint: (checkpoint.tag != default.name, -(checkpoint.top1 or 0.0)))
 
     def build(num_classes: int = 1000, **options: Any) -> nn.Module:
         network: nn.Module = made(
-            f"torchvision:{name}", builder, {"weights": None, "num_classes": num_classes, **options}
+            f"torchvision:{name}",
+            builder,
+            {"weights": None, "num_classes": num_classes, **_QUICK.get(name, {}), **options},
         )
         return network
 

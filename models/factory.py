@@ -76,18 +76,25 @@ def _load_factory(source: str, name: str) -> Callable[..., Any]:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelError(f"there is no file {path}", fix="Give FILE.py:FACTORY, a function that returns the network.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    _let_import_from(path.resolve().parent)  # its neighbours, as when it is run
+    name = path.stem if path.stem not in sys.modules else f"{path.stem}_{len(sys.modules)}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # The file finds its neighbours as it does when it is run, and dataclasses and pickles find the file.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[name] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise _failed(str(path), error) from error
     return module
+
+
+def _let_import_from(folder: Path) -> None:
+    """Also later, when the factory is called: it may import then."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def import_package(name: str, wanted: str) -> ModuleType:
@@ -96,7 +103,7 @@ def import_package(name: str, wanted: str) -> ModuleType:
     Raises:
         ModelError: it, or something it imports, is not installed, or it fails.
     """
-    sys.path.insert(0, "")  # the user's own packages lie in the current folder
+    _let_import_from(Path.cwd())  # the user's own packages lie there
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -105,8 +112,6 @@ def import_package(name: str, wanted: str) -> ModuleType:
         raise ModelError(f"cannot import {name}", got=f"no module named {missing}", fix=fix) from error
     except Exception as error:
         raise _failed(name, error) from error
-    finally:
-        sys.path.remove("")
 
 
 def _examples(module: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import WeightsError
+from models.errors import ModelError, WeightsError
 from models.layouts import in_our_names
 from models.registry import ModelSpec, get_spec, list_models
 
@@ -43,8 +43,11 @@ def check_fit(model: nn.Module, spec: ModelSpec, state: Mapping[str, Tensor], wh
 
 
 def default_network(spec: ModelSpec, **options: Any) -> nn.Module:
-    """The network on the meta device: shapes without memory."""
-    with torch.device("meta"):
+    """The network on the meta device: shapes without memory. Some networks of others need memory all the same."""
+    try:
+        with torch.device("meta"):
+            return spec.builder(num_classes=spec.num_classes, **options)
+    except ModelError:
         return spec.builder(num_classes=spec.num_classes, **options)
 
 

@@ -24,7 +24,8 @@ class Transform:
     ``mode`` says how an image comes to the size of ``crop`` (height, width):
 
     - ``crop``: the shorter side is resized to ``resize`` with antialiasing, and the centre is cut (torchvision).
-    - ``squash``: both sides are resized with antialiasing, whatever the proportions (timm); ``resize`` is not used.
+    - ``squash``: it is resized to ``crop`` with antialiasing, whatever its proportions; where ``resize`` is more than
+      the crop's shorter side, to as much more, and the centre is cut (timm).
     - ``letterbox``: it is resized to fit inside, by OpenCV's rule of ``linear`` interpolation and without
       antialiasing, and centred on grey 114 (YOLO); ``resize`` is not used.
     """

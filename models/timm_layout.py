@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from models.errors import WeightsError
 from models.layouts import Layout, State
 from models.padding import AUTO, SAME, SYMMETRIC, PaddedNetwork
 from models.registry import Transform
+from models.transforms import transform_of_config
 
 _EPS = 1e-5  # of the batch norms in networks that timm trained itself
 
@@ -114,7 +114,8 @@ def _adapt(network: nn.Module, path: Path) -> Transform | None:
             fix="Give --option padding=same if it was a tf_… network, else --option padding=symmetric.",
         )
     network.set_padding(padding, None if padding == SAME else _EPS)
-    return _transform(config.get("pretrained_cfg"))
+    published = config.get("pretrained_cfg")
+    return transform_of_config(published) if isinstance(published, Mapping) else None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -128,22 +129,14 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _trained_with(path: Path, config: Mapping[str, Any]) -> str | None:
     """The padding that the names of timm's architectures and files tell."""
+    told = {}
+    if path.name.startswith("tf_") or _FILE.fullmatch(path.name):
+        told[path.name] = SAME if path.name.startswith("tf_") else SYMMETRIC
     if config:
-        return SAME if config["architecture"].startswith("tf_") else SYMMETRIC
-    if path.name.startswith("tf_"):
-        return SAME
-    return SYMMETRIC if _FILE.fullmatch(path.name) else None
-
-
-def _transform(cfg: Any) -> Transform | None:
-    """Preprocessing as timm validates with it; None where it is not told or not one of ours."""
-    try:
-        _, height, width = cfg.get("test_input_size") or cfg["input_size"]
-        crop_pct = cfg.get("test_crop_pct") or cfg["crop_pct"]
-        mode = {"center": "crop", "squash": "squash"}[cfg.get("crop_mode", "center")]
-        mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
-        resize = math.floor(height / crop_pct)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
-        return None
-    ours = cfg.get("interpolation") in ("bilinear", "bicubic") and (mode == "crop" or resize == height)
-    return Transform(resize, (height, width), cfg["interpolation"], mean, std, mode) if ours else None
+        told[f"config.json's {config['architecture']}"] = (
+            SAME if config["architecture"].startswith("tf_") else SYMMETRIC
+        )
+    if len(set(told.values())) > 1:
+        fix = "Give --option padding=same or --option padding=symmetric, or move it away from that config.json."
+        raise WeightsError(f"the name of {path} and the config.json beside it disagree", got=", ".join(told), fix=fix)
+    return next(iter(told.values()), None)

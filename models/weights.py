@@ -13,7 +13,8 @@ from models.download import Progress, download, sha256_of
 from models.errors import WeightsError, WeightsUnavailable
 from models.fit import check_fit, default_network, shapes_of
 from models.hub import hub_file
-from models.layouts import in_our_names, layout_of
+from models.layouts import State, in_our_names, layout_of
+from models.padding import AUTO, SAME
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.settle import settle
 
@@ -137,6 +138,8 @@ def _official(model: nn.Module, spec: ModelSpec, checkpoint: Checkpoint, files: 
             f"the official weights of {spec.name} are for {spec.num_classes} classes and the default options",
             fix="Give weights of your own with --weights FILE.",
         )
+    if getattr(model, "asked", AUTO) == SAME and getattr(model, "usual", None) != SAME:
+        raise WeightsError(f"the official weights of {spec.name} pad symmetrically", fix="Leave out padding=same.")
     return _load(model, spec, files.file(checkpoint), checkpoint)
 
 
@@ -159,10 +162,11 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | Non
     _check_finite(state, path)
     layout = layout_of(state, spec.layouts)
     transform = layout.adapt(model, path) if layout else None
-    # Strict but for the norms' counters, see check_fit.
-    model.load_state_dict(in_our_names(state, spec.layouts), strict=False)
+    _copy(in_our_names(state, spec.layouts), model)
     named = (c for c in spec.checkpoints if c.sha256_prefix and sha256.startswith(c.sha256_prefix))
     official = known or next(named, None)
+    if official is not None and hasattr(model, "transform_input"):
+        vars(model)["transform_input"] = True  # as torchvision's GoogLeNet and Inception have it for their own weights
     return WeightsInfo(
         "official" if official else "file",
         path.name,
@@ -171,6 +175,14 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | Non
         entry=entry,
         layout=layout.name if layout else None,
     )
+
+
+def _copy(state: State, model: nn.Module) -> None:
+    """Names and shapes have been checked; some networks' own loading wants a version that files do not all have."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if name in state:  # but for the norms' counters, see check_fit
+                tensor.copy_(state[name])
 
 
 def _check_finite(state: StateDict, path: Path) -> None:

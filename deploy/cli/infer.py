@@ -92,7 +92,6 @@ class _Job:
         start, paths = time.perf_counter(), self._find(given)
         places, spec = self._places(paths), self.runner.inputs[0]
         results: _Results = {}
-        spec = self.runner.inputs[0]
         for batch, files, sizes in image_batches(paths, self.preprocessing, self._batch_size, self._skip):
             outputs = infer_rows(self.runner, {spec.name: as_input(batch, spec)})
             answers = self.answers.of(outputs, [fit(size, self.preprocessing) for size in sizes])

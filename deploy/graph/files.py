@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from deploy.artifacts import sha256_bytes, write_bytes
+from deploy.artifacts import replacing_all, sha256_bytes, write_bytes
 from deploy.errors import InputError
 from deploy.manifest import METADATA_KEY, Manifest
 
@@ -44,6 +45,8 @@ def load(path: Path) -> ir.Model:
         size = path.stat().st_size
         raise InputError(f"{path} holds no graph", got=f"{size} bytes", fix=REEXPORT)
     model: ir.Model = ir.from_proto(proto)
+    if any(a.type is ir.AttributeType.TENSOR and isinstance(a.value, ir.ExternalTensor) for a in _attributes(model)):
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _find_weights(model, path)
     return model
 
@@ -58,11 +61,18 @@ def _find_weights(model: ir.Model, path: Path) -> None:
         ir.external_data.load_to_model(model)
 
 
+def _attributes(model: ir.Model) -> Iterator[ir.Attr]:
+    for graph in model.graphs():
+        for node in graph:
+            yield from node.attributes.values()
+
+
 def _check_external(tensor: ir.ExternalTensor, path: Path) -> None:
     """Hostile files name others of this machine; copied ones come without their weights, or with some of them."""
     location = PurePath(tensor.location)
     if location.is_absolute() or ".." in location.parts:
-        raise InputError(f"cannot read {path}", got=f"weights outside its folder: {location}")
+        fix = "Save it with its weights beside it: onnx.save(model, path, save_as_external_data=True)."
+        raise InputError(f"cannot read {path}", got=f"weights outside its folder: {location}", fix=fix)
     data = path.parent / location
     fix = "Copy it with its graph: the two are one model."
     if not data.is_file():
@@ -138,10 +148,13 @@ def with_manifest(model: ir.Model, manifest: Manifest) -> ir.Model:
 
 
 def save(path: Path, model: ir.Model, manifest: Manifest) -> bytes:
-    """Write ``model`` with its manifest to ``path`` and return the bytes written."""
-    data = serialize(model, manifest)
-    write_bytes(path, data)
-    return data
+    """Write ``model`` with its manifest to ``path``, atomically, and return what is in that file."""
+    if fits(model):
+        data = serialize(model, manifest)
+        write_bytes(path, data)
+        return data
+    with replacing_all(data_path(path), path) as folder:
+        return write(folder / path.name, with_manifest(model, manifest))
 
 
 def read_manifest(model: ir.Model, where: str) -> Manifest | None:

@@ -31,6 +31,8 @@ def lift(model: ir.Model) -> ir.Model:
     opset = opset_of(model)
     if opset >= MIN_OPSET:
         return model
+    outside = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    folders = {tensor.location: tensor.base_dir for tensor in outside if isinstance(tensor, ir.ExternalTensor)}
     proto = ir.to_proto(model)
     proto.ir_version = max(proto.ir_version, _NO_INPUTS)
     try:
@@ -42,4 +44,8 @@ def lift(model: ir.Model) -> ir.Model:
             expected=f"opset {OLDEST} or newer, in operators that onnx's version converter knows",
             fix=f"Export it again with opset {MIN_OPSET}.",
         ) from error
+    for graph in lifted.graphs():  # a protobuf message does not say in which folder its weights lie
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value.base_dir = folders[value.const_value.location]
     return lifted

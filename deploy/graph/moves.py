@@ -21,7 +21,7 @@ def before_splits(graph: ir.Graph, readers: Collection[Reader]) -> list[Reader]:
 
     Quantized behind the Split, one half of the channels would be INT8, and the other travel in FP16 to the next Concat,
     with all that lies between (ShuffleNet V2's units, C2f and CSP blocks). Before it, one Q/DQ pair serves every half.
-    A Split with an output that something reads in FP16 is left alone.
+    A Split with an output that something reads in FP16, or that is the graph's, is left alone.
     """
     joined = {node for node, _ in _quantized_concats(graph, _by_origin(_read(readers)))}
     splits = [node for node in graph if node.op_type == "Split" and _gives_int8(node, readers, joined)]
@@ -31,6 +31,8 @@ def before_splits(graph: ir.Graph, readers: Collection[Reader]) -> list[Reader]:
 
 
 def _gives_int8(split: ir.Node, readers: Collection[Reader], joined: Collection[ir.Node]) -> bool:
+    if any(value.is_graph_output() for value in split.outputs):
+        return False
     uses = [(use.node, use.idx) for value in split.outputs for use in value.uses()]
     int8 = [use for use in uses if use in readers]
     return bool(int8) and all(use in int8 or use[0] in joined for use in uses)

@@ -29,15 +29,16 @@ def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, i
     """
     if len(inputs) != 1 or not takes_images(inputs[0]):
         raise InputError(
-            "this graph has no manifest and does not look like an image classifier",
+            "nothing says how images are prepared for this graph, and its inputs are not those of an image network",
             got=", ".join(map(str, inputs)),
             expected="one input [batch, 3, height, width] or [batch, height, width, 3], float32, float16 or uint8",
+            fix="Feed arrays: verify and build take a FILE.npz.",
         )
     spec = inputs[0]
     given = image_size or (None, None)
     height, width = (dim if isinstance(dim, int) else size for dim, size in zip(sides(spec), given))
     if height is None or width is None:
-        raise InputError("this graph has no manifest and any image size", got=spec, fix="Give --image-size S.")
+        raise InputError("this graph says no image size", got=spec, fix="Give --image-size S.")
     usual = Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))
     return replace(usual, mean=_RAW_MEAN, std=_RAW_STD) if spec.dtype == "uint8" else usual
 

@@ -48,7 +48,9 @@ def _shorter_side(original: Size, preprocessing: Preprocessing) -> Size:
 
 
 def _whole(original: Size, preprocessing: Preprocessing) -> Size:
-    return preprocessing.crop
+    height, width = preprocessing.crop
+    scale = preprocessing.resize / min(height, width)
+    return int(height * scale), int(width * scale)
 
 
 def _inside(original: Size, preprocessing: Preprocessing) -> Size:

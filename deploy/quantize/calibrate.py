@@ -18,8 +18,8 @@ from deploy.runtime.rows import infer_rows, rows_of
 
 # On a trained MobileNetV3 it ties with percentile, well ahead of max and entropy, and has no threshold to tune.
 DEFAULT_METHOD = "mse"
-# All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels, 308 MB
-# for EfficientNet-B3 at 300. A batch is cut to the images that fit, or to one where not even one does.
+# All observed activations of one batch are in memory at once: about 20 MB an image for MobileNetV3 at 224 pixels, and
+# 308 MB for EfficientNet-B3 at 300. A batch is cut to the images that fit, or to one where not even one does.
 BATCH_SIZE = 8
 MEMORY = 512 << 20
 

@@ -221,7 +221,7 @@ def model_facts(name: str, options: NetworkOptions = NetworkOptions()) -> dict[s
         "checkpoints": [checkpoint.tag for checkpoint in spec.checkpoints],
         "options": {option: str(default) for option, default in spec.options.items()},
         "aliases": list(spec.aliases),
-        "note": getattr(spec, "note", ""),
+        "note": spec.note,
         "paper": spec.paper,
     }
 

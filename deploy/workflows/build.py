@@ -242,7 +242,7 @@ class _Job:
         if self._as_it_is and self._source.as_filed:
             return self._onnx.read_bytes(), self._onnx
         if files.fits(made.graph):
-            onnx = self._serialize(made, manifest)
+            onnx = files.serialize(made.graph, manifest)
             if not self._as_it_is:
                 _stage(staged, self._onnx, onnx)
             return onnx, None
@@ -253,9 +253,6 @@ class _Job:
         )
         place = folder / self._onnx.name
         return files.write(place, files.with_manifest(made.graph, manifest)), place
-
-    def _serialize(self, made: Quantized, manifest: Manifest) -> bytes:
-        return files.serialize(made.graph, manifest)
 
     def _default_batch(self) -> ShapeProfile:
         axis = batch_of(self._source.manifest.inputs)

@@ -21,8 +21,8 @@ from deploy.manifest import Manifest
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.runtime.graphs import run_graph
 from deploy.runtime.networks import Network, load_network
-from deploy.runtime.onnxrt import OnnxRunner
 from deploy.runtime.rows import infer_rows
 from deploy.specs import NetworkOptions, NmsSettings, Precision
 from deploy.tools import tool_versions
@@ -82,7 +82,9 @@ def export_model(
     gate = _Gate(network, request.batch)
     parity["exported"] = gate.check(graph, "exported")
     clock.lap("check")
-    if request.simplify:
+    if request.simplify and not files.fits(graph):
+        note("not simplified: onnxsim takes graphs of 2 GB at most")
+    elif request.simplify:
         note("simplifying with onnxsim")
         graph = simplify(graph)
         nodes["simplified"] = len(graph.graph)
@@ -115,7 +117,7 @@ class _Gate:
             CheckFailed: an output is too far off.
         """
         accumulators = {name: Accumulator() for name in self._wanted[0]}
-        with OnnxRunner(files.to_bytes(graph), device="cpu") as runner:
+        with run_graph(graph) as runner:
             self.tensors = {"inputs": runner.inputs, "outputs": runner.outputs}
             for feeds, wanted in zip(self._feeds, self._wanted):
                 got = infer_rows(runner, feeds)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from models import Transform, UnknownModel, load_weights
 from models import weights as weights_module
+from models.fit import default_network, shapes_of
 from models.resolve import resolve
 from models.transforms import transform_of_config
 
@@ -70,6 +71,40 @@ def test_a_transformer_is_made_for_the_size_asked_for():
     module = external("timm:vit_tiny_patch16_224", image_size=(64, 64)).module.eval()
     with torch.inference_mode():
         assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+def test_the_default_checkpoint_of_every_network_of_torchvisions_is_for_its_image_size(torchvision_models, monkeypatch):
+    monkeypatch.setattr("models.external.made", lambda *_: torch.nn.Identity())  # only what is known of them
+    for name in torchvision_models.list_models(module=torchvision_models):
+        spec = external(f"torchvision:{name}").spec
+        default = torchvision_models.get_model_weights(name).DEFAULT
+        assert spec.checkpoints[0].url == default.url
+        assert spec.transform == spec.checkpoints[0].transform
+        assert spec.parameters == default.meta["num_params"]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_torchvisions_own_weights_bring_their_input_scaling(tmp_path, monkeypatch, name):
+    found = external(f"torchvision:{name}")
+    assert not found.module.transform_input
+    torch.save(found.module.state_dict(), tmp_path / "w.pth")
+    assert load_weights(found.module, found.spec, str(tmp_path / "w.pth")).source == "file"
+    assert not found.module.transform_input
+    monkeypatch.setattr(weights_module._Cache, "file", lambda self, checkpoint: tmp_path / "w.pth")
+    assert load_weights(found.module, found.spec, "pretrained").source == "official"
+    assert found.module.transform_input
+
+
+def test_a_network_that_cannot_be_made_without_memory():
+    """RegNets draw numbers from what was made before; their official weights are compared with one in memory."""
+    found = external("torchvision:regnet_y_400mf")
+    assert shapes_of(default_network(found.spec).state_dict()) == shapes_of(found.module.state_dict())
+
+
+def test_a_network_whose_own_loading_wants_a_version(tmp_path):
+    found = external("torchvision:mnasnet0_5")
+    torch.save(found.module.state_dict(), tmp_path / "w.pth")
+    assert load_weights(found.module, found.spec, str(tmp_path / "w.pth")).source == "file"
 
 
 @pytest.mark.parametrize(

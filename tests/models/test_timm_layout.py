@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import Transform, WeightsError, create_model, get_spec, load_weights
+from models import ModelError, Transform, WeightsError, create_model, get_spec, load_weights
 from models.fit import check_fit
 from models.layouts import in_our_names
 from models.settle import settle
@@ -170,13 +170,26 @@ def test_nothing_tells_the_padding(checkpoint, tmp_path, name, config):
             {"input_size": [3, 384, 384], "test_input_size": [3, 512, 512], "crop_pct": 1.0, "crop_mode": "squash"},
             Transform(512, (512, 512), "bicubic", (0.5,) * 3, (0.5,) * 3, "squash"),
         ),
-        ({"input_size": [3, 224, 224], "crop_pct": 0.9, "crop_mode": "squash"}, None),
-        ({"input_size": [3, 224, 224], "crop_pct": 0.875, "crop_mode": "border"}, None),
-        ({"input_size": [3, 224, 224], "crop_pct": 0.875, "interpolation": "nearest"}, None),
-        ({"crop_pct": 0.875}, None),
+        (
+            {"input_size": [3, 224, 224], "crop_pct": 0.9, "crop_mode": "squash"},
+            Transform(248, (224, 224), "bicubic", (0.5,) * 3, (0.5,) * 3, "squash"),
+        ),
+        (None, None),
     ],
 )
 def test_preprocessing_is_the_configs_where_it_can_be(checkpoint, tmp_path, cfg, expected):
-    config = {"architecture": "tf_mobilenetv3_small_100", "pretrained_cfg": {**TENSORFLOW, **cfg}}
+    config = {"architecture": "tf_mobilenetv3_small_100", "pretrained_cfg": cfg and {**TENSORFLOW, **cfg}}
     info = load(checkpoint, tmp_path, config=config)[1]
     assert info.transform == (expected or get_spec("mobilenet_v3_small").transform)
+
+
+@pytest.mark.parametrize("cfg", [{"crop_mode": "border"}, {"interpolation": "nearest"}, {"input_size": "large"}])
+def test_preprocessing_that_is_none_of_ours_is_refused(checkpoint, tmp_path, cfg):
+    config = {"architecture": "tf_mobilenetv3_small_100", "pretrained_cfg": {**TENSORFLOW, **cfg}}
+    with pytest.raises(ModelError, match="timm prepares images for this network in a way|cannot be read"):
+        load(checkpoint, tmp_path, config=config)
+
+
+def test_a_name_and_a_config_that_disagree_are_refused(checkpoint, tmp_path):
+    with pytest.raises(WeightsError, match=r"disagree .*tf_mobilenetv3_small_100.safetensors, config.json's resnet50"):
+        load(checkpoint, tmp_path, "tf_mobilenetv3_small_100.safetensors", {"architecture": "resnet50"})

@@ -76,7 +76,7 @@ def test_several_inputs_and_outputs(cli: Cli, here: Path):
     assert manifest["macs"] == 8 * 4
     cli.done("build", "Two.onnx", "--precision", "fp16", "--backend", "tensorrt_rtx")
     error = cli.refused(2, "infer", "--engine", "Two.onnx", write_images(here / "photos", 1))
-    assert "does not look like an image classifier" in error
+    assert "nothing says how images are prepared for this graph" in error
 
 
 def test_boxes_and_scores_make_a_detector(cli: Cli, here: Path):
@@ -112,3 +112,13 @@ def test_others_networks(cli: Cli, here: Path, name: str):
 )
 def test_what_is_refused(cli: Cli, here: Path, argv: list[str], error: str):
     assert error in cli("export", *argv).error
+
+
+def test_a_network_beyond_what_one_file_holds(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deploy.graph.files.LIMIT", 1000)
+    monkeypatch.setattr("deploy.graph.files._SMALLEST_OUTSIDE", 64)
+    result = cli.done("export", "--model", "net.py:make", "--image-size", "32", "--option", "width=64")
+    assert "not simplified: onnxsim takes graphs of 2 GB at most" in result.err
+    assert sorted(path.name for path in here.glob("make*")) == ["make.onnx", "make.onnx.data"]
+    answers = cli.done("infer", "--engine", "make.onnx", write_images(here / "photos", 1), "--json").document["images"]
+    assert len(answers[0]["predictions"]) == 5

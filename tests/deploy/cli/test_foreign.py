@@ -35,7 +35,7 @@ def test_the_default_preprocessing_is_stated(cli: Cli, here: Path):
 
 def test_any_image_size_asks_for_one(cli: Cli, here: Path):
     foreign(Path("any.onnx"), ("N", 3, "H", "W"))
-    wanted = "this graph has no manifest and any image size (got image float32[N, 3, H, W]). Give --image-size S."
+    wanted = "this graph says no image size (got image float32[N, 3, H, W]). Give --image-size S."
     assert cli.refused(2, "infer", "--engine", "any.onnx", "photos") == wanted
     result = cli.done("infer", "--engine", "any.onnx", "photos", "--image-size", 48, "--json")
     assert result.document["preprocessing"]["crop"] == [48, 48]
@@ -64,8 +64,9 @@ def test_an_engine_takes_one_image_size(cli: Cli, here: Path):
 
 def test_what_is_no_image_classifier(cli: Cli, here: Path, vector: None):
     wanted = (
-        "this graph has no manifest and does not look like an image classifier (got x float32[N, 7]; expected one "
-        "input [batch, 3, height, width] or [batch, height, width, 3], float32, float16 or uint8)"
+        "nothing says how images are prepared for this graph, and its inputs are not those of an image network "
+        "(got x float32[N, 7]; expected one input [batch, 3, height, width] or [batch, height, width, 3], float32, "
+        "float16 or uint8). Feed arrays: verify and build take a FILE.npz."
     )
     assert cli.refused(2, "infer", "--engine", "vector.onnx", "photos") == wanted
     Path("classes/a").mkdir(parents=True)

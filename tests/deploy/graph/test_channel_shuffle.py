@@ -12,6 +12,7 @@ import torch
 from deploy.graph.export import OPSET, export_graph
 from deploy.graph.irtools import constant
 from deploy.graph.simplify import simplify
+from deploy.specs import image_input
 from models import create_model
 from models.settle import settle
 
@@ -30,7 +31,7 @@ def exported(request):
     """A name, its network with weights that mean something, and its simplified graph with a dynamic batch."""
     network = create_model(request.param, num_classes=10)
     settle(network, (SIZE, SIZE))
-    return request.param, network, simplify(export_graph(network, (SIZE, SIZE)))
+    return request.param, network, simplify(export_graph(network, [image_input((SIZE, SIZE))], ["logits"]))
 
 
 def _counts(graph):

@@ -51,13 +51,13 @@ def test_the_crop_always_fits_in_what_was_resized(image_size):
     ],
 )
 def test_what_is_no_image_classifier(inputs):
-    with pytest.raises(InputError, match=r"does not look like an image classifier .*one input \[batch, 3,"):
+    with pytest.raises(InputError, match=r"nothing says how images are prepared for this graph.*one input \[batch, 3,"):
         default_preprocessing(inputs)
 
 
 @pytest.mark.parametrize("shape", [("batch", 3, "h", "w"), ("batch", 3, 64, "w"), ("batch", 3, "h", 64)])
 def test_a_size_that_must_be_given(shape):
-    with pytest.raises(InputError, match="any image size .*Give --image-size S"):
+    with pytest.raises(InputError, match="says no image size .*Give --image-size S"):
         default_preprocessing([image(*shape)])
 
 

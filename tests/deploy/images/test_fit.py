@@ -29,7 +29,7 @@ def pixels(height: int, width: int) -> np.ndarray:
 
 
 def by_opencv(image: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
-    """YOLOv5's letterbox with auto=False and scaleup=True, as ARCHITECTURES describes it."""
+    """YOLOv5's letterbox with auto=False and scaleup=True."""
     height, width = image.shape[:2]
     ratio = min(crop[0] / height, crop[1] / width)
     inner = max(round(width * ratio), 1), max(round(height * ratio), 1)
@@ -56,7 +56,7 @@ def test_squash_equals_torchvision(height: int, width: int, crop: tuple[int, int
     image = pixels(height, width)
     filters = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
     theirs = transforms.Resize(crop, filters[interpolation], antialias=True)(Image.fromarray(image))
-    ours = fit_uint8(image, Preprocessing(1, crop, interpolation, mode="squash"))
+    ours = fit_uint8(image, Preprocessing(min(crop), crop, interpolation, mode="squash"))
     np.testing.assert_array_equal(ours, np.asarray(theirs))
 
 
@@ -83,7 +83,7 @@ def test_where_a_letterboxed_image_lies(original: tuple[int, int], crop: tuple[i
 
 MODES = [
     letterbox((48, 64)),
-    Preprocessing(1, (48, 64), mode="squash"),
+    Preprocessing(48, (48, 64), mode="squash"),
     Preprocessing(40, (32, 36)),
     Preprocessing(24, (32, 36)),
 ]

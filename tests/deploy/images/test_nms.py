@@ -1,10 +1,11 @@
-"""Suppression is compared with one written plainly, pair by pair."""
+"""Suppression is compared with one written plainly, pair by pair, and with OpenCV's."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,20 +56,15 @@ def test_it_selects_what_a_plain_one_does(
     assert best.tolist() == [scores[box].max() for box, _ in wanted]
 
 
-def test_torchvision_selects_the_same(predictions: Callable[..., dict[str, np.ndarray]]) -> None:
-    torch = pytest.importorskip("torch")
-    import torchvision_operators  # noqa: F401 - before torchvision
-    from torchvision.ops import batched_nms
-
+def test_opencv_selects_the_same(predictions: Callable[..., dict[str, np.ndarray]]) -> None:
     made = predictions(3, 1, 300, 4)
-    boxes, scores = torch.from_numpy(made["boxes"][0]), torch.from_numpy(made["scores"][0])
-    best, classes = scores.max(dim=1)
-    try:
-        theirs = batched_nms(boxes, best, classes, 0.45)
-    except (RuntimeError, NotImplementedError) as error:
-        pytest.skip(f"this torchvision has no compiled operators: {error!s:.60}")
-    _, _, ours = select(made["boxes"][0], made["scores"][0], NmsSettings(0.0, 0.45, 300))
-    np.testing.assert_array_equal(ours, best[theirs])
+    boxes, scores = made["boxes"][0], made["scores"][0]
+    best, classes = scores.max(axis=1), scores.argmax(axis=1)
+    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    theirs = cv2.dnn.NMSBoxesBatched(sides.tolist(), best.tolist(), classes.tolist(), 0.25, 0.45)
+    _, _, ours = select(boxes, scores, NmsSettings(0.25, 0.45, 300))
+    assert 20 < len(ours) < 300
+    np.testing.assert_array_equal(ours, np.sort(best[np.asarray(theirs).ravel()])[::-1])
 
 
 def test_boxes_of_another_class_stay() -> None:
@@ -94,10 +90,10 @@ def test_25200_boxes_of_80_classes_take_milliseconds(predictions: Callable[..., 
     made = predictions(0, 1, 25_200, 80, 640)
     boxes, scores = made["boxes"][0], made["scores"][0] * np.float32(0.2)
     scores[::100] *= 4
-    start = time.perf_counter()
+    start = time.process_time()
     kept, _, _ = select(boxes, scores, NmsSettings())
     assert len(kept) > 100
-    assert time.perf_counter() - start < 0.5  # 10 ms at home; 25200 in a Python loop would take many seconds
+    assert time.process_time() - start < 2  # milliseconds; 25200 in a Python loop would take many seconds
 
 
 @pytest.mark.parametrize(
