@@ -97,3 +97,25 @@ def test_small_graphs_of_two_files_become_one(cli: Cli, here: Path):
     Path("two.bin").unlink()
     cli.done("infer", "--engine", "two.fp16.onnx", "photos")
     assert not Path("two.fp16.onnx.data").exists()
+
+
+def test_a_graph_in_another_folder(cli: Cli, large: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its weights are found beside it, also after its opset was raised."""
+    elsewhere = large / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    argv = ("../large.onnx", "--precision", "fp16", "--calibration-data", "../data.npz", "--backend", "none")
+    assert cli.done("build", *argv, "--json").document["verdicts"]["graph"]["sqnr_db"] > 40
+
+
+def test_weights_in_constant_nodes(cli: Cli, here: Path):
+    value = onnx.numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32), "w")
+    nodes = [node("Constant", [], ["w"], value=value), node("MatMul", ["x", "w"], ["y"])]
+    saved("constant.onnx", nodes, [tensor("x", ["N", 64])], [tensor("y", ["N", 32])], [])
+    proto = onnx.load("constant.onnx")
+    onnx.save(
+        proto, "constant.onnx", save_as_external_data=True, location="w.bin", size_threshold=0, convert_attribute=True
+    )
+    assert Path("w.bin").stat().st_size == 4 * 64 * 32
+    built = cli.done("build", "constant.onnx", "--precision", "fp16", "--backend", "none", "--json")
+    assert built.document["verdicts"]["graph"]["sqnr_db"] > 40

@@ -79,6 +79,14 @@ def test_a_split_whose_other_half_is_read_in_fp16_is_left_alone(net):
     assert "first_split" not in [edge.node for edge in placement.activations]
 
 
+def test_a_split_whose_half_is_an_output_of_the_graph_is_left_alone(net):
+    """Else the output would be rounded to INT8."""
+    model = net.shuffle()
+    half = next(value for node in model.graph for value in node.outputs if value.name == "first.a")
+    model.graph.outputs.append(half)
+    assert "first_split" not in [edge.node for edge in place(model).activations]
+
+
 def test_an_excluded_split_takes_its_readers_along(net):
     placement = place(net.shuffle(), {"second_split": "its input is dead"})
     assert placement.left_out == {"second.conv_node": "its input is dead"}
