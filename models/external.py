@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from models.errors import UnknownModel
 from models.factory import from_factory, import_package, made
+from models.layouts import Layout, State
 from models.registry import Checkpoint, ModelSpec, Transform
 from models.resolve import Resolved
 from models.transforms import transform_of_config, transform_of_preset
@@ -18,6 +20,16 @@ from models.transforms import transform_of_config, transform_of_preset
 _SUGGESTED = 3
 # These draw their first weights by SciPy, for minutes, and warn of it; other weights replace them anyway.
 _QUICK = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
+
+
+def _without_dots(state: State) -> State:
+    """``denselayer1.norm.1.weight``, as the files have it since 2017, is ``denselayer1.norm1.weight`` in the network."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name): state[name] for name in state}
+
+
+_OLD_DENSENET = Layout(
+    "torchvision's of 2017", "features.denseblock1.denselayer1.norm.1.weight", _without_dots, lambda network, path: None
+)
 
 
 def resolve_external(
@@ -64,6 +76,7 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Resolved:
         parameters=int(default.meta["num_params"]),
         gmacs=float(default.meta["_ops"]),
         checkpoints=tuple(checkpoints),
+        layouts=(_OLD_DENSENET,) if name.startswith("densenet") else (),
     )
     return Resolved(build(**arguments), spec, external=True)
 

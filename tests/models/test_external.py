@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torchvision_operators  # noqa: F401 - before torchvision and timm
@@ -99,6 +101,16 @@ def test_a_network_that_cannot_be_made_without_memory():
     """RegNets draw numbers from what was made before; their official weights are compared with one in memory."""
     found = external("torchvision:regnet_y_400mf")
     assert shapes_of(default_network(found.spec).state_dict()) == shapes_of(found.module.state_dict())
+
+
+def test_the_names_in_torchvisions_densenet_files(tmp_path):
+    found = external("torchvision:densenet121", num_classes=3)
+    names = {name: re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", name) for name in found.module.state_dict()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in names.values()
+    torch.save({names[name]: tensor + 1 for name, tensor in found.module.state_dict().items()}, tmp_path / "w.pth")
+    before = found.module.features.denseblock1.denselayer1.conv2.weight.clone()
+    load_weights(found.module, found.spec, str(tmp_path / "w.pth"))
+    assert torch.equal(found.module.features.denseblock1.denselayer1.conv2.weight, before + 1)
 
 
 def test_a_network_whose_own_loading_wants_a_version(tmp_path):
