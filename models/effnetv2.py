@@ -1,6 +1,7 @@
 """EfficientNetV2 of the paper's first version, arXiv 2104.00298v1, as its most copied PyTorch port has it.
 
-Not the networks of :mod:`models.efficientnet_v2`: other stems, heads, squeezes and last stages. Keys are the port's.
+Not the networks of :mod:`models.efficientnet_v2`, whose stages they share but for the last of s: stems, heads, squeezes
+and fused blocks of expansion 1 differ. Keys are the port's.
 """
 
 from __future__ import annotations
@@ -11,62 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.efficientnet import Stage
+from models.efficientnet_v2 import XL, L, M
+from models.efficientnet_v2 import S as S_256
 from models.layers import init_convolutions, make_divisible
 from models.registry import Builder, Transform, register
 
 STEM, HEAD = 24, 1792
 
-
-class Row(NamedTuple):
-    """Blocks of one kind: expansion, channels out, number of blocks, stride of the first.
-
-    ``separable`` ones filter each channel and have a squeeze-and-excite; the others are fused, one full convolution.
-    """
-
-    expand: int
-    out: int
-    repeats: int
-    stride: int
-    separable: bool
-
-
-# Behind a row the size of its output for the image the network was tested with: 384x384, m and l 480x480, xl 512x512.
-S = (
-    Row(1, 24, 2, 1, False),  # 192
-    Row(4, 48, 4, 2, False),  # 96
-    Row(4, 64, 4, 2, False),  # 48
-    Row(4, 128, 6, 2, True),  # 24
-    Row(6, 160, 9, 1, True),  # 24
-    Row(6, 272, 15, 2, True),  # 12
-)
-S_256 = (*S[:-1], Row(6, 256, 15, 2, True))  # the port's later form
-M = (
-    Row(1, 24, 3, 1, False),  # 240
-    Row(4, 48, 5, 2, False),  # 120
-    Row(4, 80, 5, 2, False),  # 60
-    Row(4, 160, 7, 2, True),  # 30
-    Row(6, 176, 14, 1, True),  # 30
-    Row(6, 304, 18, 2, True),  # 15
-    Row(6, 512, 5, 1, True),  # 15
-)
-L = (
-    Row(1, 32, 4, 1, False),  # 240
-    Row(4, 64, 7, 2, False),  # 120
-    Row(4, 96, 7, 2, False),  # 60
-    Row(4, 192, 10, 2, True),  # 30
-    Row(6, 224, 19, 1, True),  # 30
-    Row(6, 384, 25, 2, True),  # 15
-    Row(6, 640, 7, 1, True),  # 15
-)
-XL = (
-    Row(1, 32, 4, 1, False),  # 256
-    Row(4, 64, 8, 2, False),  # 128
-    Row(4, 96, 8, 2, False),  # 64
-    Row(4, 192, 16, 2, True),  # 32
-    Row(6, 256, 24, 1, True),  # 32
-    Row(6, 512, 32, 2, True),  # 16
-    Row(6, 640, 8, 1, True),  # 16
-)
+# The stages are the final version's but for the last of s, whose later form in the port is the final one too.
+S = (*S_256[:-1], S_256[-1]._replace(out=272))
 
 
 class LinearSqueezeExcite(nn.Module):
@@ -85,11 +40,11 @@ class LinearSqueezeExcite(nn.Module):
 class Block(nn.Module):
     """MBConv or Fused-MBConv (figure 2); the input is added where shapes allow."""
 
-    def __init__(self, inputs: int, row: Row, stride: int, fused_se: bool) -> None:
+    def __init__(self, inputs: int, stage: Stage, stride: int, fused_se: bool) -> None:
         super().__init__()
-        inside = inputs * row.expand
+        inside = inputs * stage.expand
         gate = LinearSqueezeExcite(inside, make_divisible(inputs // 4))
-        if row.separable:
+        if not stage.fused:
             filtering = [
                 *_conv(inputs, inside, 1),
                 nn.SiLU(),
@@ -99,8 +54,8 @@ class Block(nn.Module):
             ]
         else:
             filtering = [*_conv(inputs, inside, 3, stride), nn.SiLU(), *([gate] if fused_se else [])]
-        self.conv = nn.Sequential(*filtering, *_conv(inside, row.out, 1))
-        self.residual = stride == 1 and inputs == row.out
+        self.conv = nn.Sequential(*filtering, *_conv(inside, stage.out, 1))
+        self.residual = stride == 1 and inputs == stage.out
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
@@ -115,14 +70,14 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 class EffNetV2(nn.Module):
     """Images ``[N, 3, H, W]`` to logits ``[N, num_classes]``. ``fused_se``: also fused blocks have a gate."""
 
-    def __init__(self, rows: Sequence[Row], num_classes: int, fused_se: bool) -> None:
+    def __init__(self, stages: Sequence[Stage], num_classes: int, fused_se: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Sequential(*_conv(3, STEM, 3, 2), nn.SiLU())]
         inputs = STEM
-        for row in rows:
-            for stride in [row.stride] + [1] * (row.repeats - 1):
-                layers.append(Block(inputs, row, stride, fused_se))
-                inputs = row.out
+        for stage in stages:
+            for stride in [stage.stride] + [1] * (stage.repeats - 1):
+                layers.append(Block(inputs, stage, stride, fused_se))
+                inputs = stage.out
         self.features = nn.Sequential(*layers)
         self.conv = nn.Sequential(*_conv(inputs, HEAD, 1), nn.SiLU())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -140,17 +95,17 @@ class EffNetV2(nn.Module):
         return logits
 
 
-def _builder(rows: Sequence[Row], fused_se: bool) -> Builder:
+def _builder(stages: Sequence[Stage], fused_se: bool) -> Builder:
     def build(*, num_classes: int = 1000) -> EffNetV2:
-        return EffNetV2(rows, num_classes, fused_se)
+        return EffNetV2(stages, num_classes, fused_se)
 
     return build
 
 
 class _Facts(NamedTuple):
-    """Rows, side of the image in pixels; parameters and GMACs, in the second pair with gates in fused blocks."""
+    """Stages, side of the image in pixels; parameters and GMACs, in the second pair with gates in fused blocks."""
 
-    rows: Sequence[Row]
+    stages: Sequence[Stage]
     side: int
     plain: tuple[int, float]
     fused_se: tuple[int, float]
@@ -177,7 +132,7 @@ def _register(name: str, facts: _Facts, fused_se: bool, **more: Any) -> None:
         parameters=parameters,
         gmacs=gmacs,
         **more,
-    )(_builder(facts.rows, fused_se))
+    )(_builder(facts.stages, fused_se))
 
 
 for _name, _facts in _NETWORKS.items():

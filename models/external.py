@@ -23,7 +23,7 @@ _QUICK = {name: {"init_weights": False} for name in ("googlenet", "inception_v3"
 
 
 def _without_dots(state: State) -> State:
-    """``denselayer1.norm.1.weight``, as the files have it since 2017, is ``denselayer1.norm1.weight`` in the network."""
+    """``denselayer1.norm.1``, as the files have had it since 2017, is ``denselayer1.norm1`` in the network."""
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name): state[name] for name in state}
 
 
