@@ -161,10 +161,14 @@ class Preprocessing:
     def __str__(self) -> str:
         size = f"{self.crop[0]}x{self.crop[1]}"
         if self.mode == "squash" and self.resize != min(self.crop):
-            return f"squash to {self.resize} {self.interpolation}, crop {size}"
-        if self.mode == "crop":
-            return f"resize {self.resize} {self.interpolation}, crop {size}"
-        return f"{self.mode} to {size} {self.interpolation}"
+            how = f"squash to {self.resize} {self.interpolation}, crop {size}"
+        elif self.mode == "crop":
+            how = f"resize {self.resize} {self.interpolation}, crop {size}"
+        else:
+            how = f"{self.mode} to {size} {self.interpolation}"
+        if (self.mean, self.std) == (Preprocessing.mean, Preprocessing.std):
+            return how
+        return f"{how}, mean {_numbers(self.mean)}, std {_numbers(self.std)}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -209,6 +213,11 @@ class NmsSettings:
 
     def __str__(self) -> str:
         return f"score above {self.score_threshold}, IoU up to {self.iou_threshold}, at most {self.max_detections}"
+
+
+def _numbers(channels: tuple[float, float, float]) -> str:
+    """One number where all channels have it."""
+    return ",".join(f"{value:.4g}" for value in (channels[:1] if len(set(channels)) == 1 else channels))
 
 
 @dataclass(frozen=True)

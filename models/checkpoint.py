@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pickle
 import shlex
@@ -58,6 +59,10 @@ def _read_pickle(path: Path) -> Any:
         # Training scripts (torchvision's, timm's) keep their arguments in the file; a Namespace is harmless.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what mapping a file gives that ends before its tensors do
+            raise
+        raise WeightsError(f"{path} is cut short or no checkpoint", expected="a file of torch.save") from error
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -116,6 +121,8 @@ def _is_state_dict(value: Any) -> bool:
 
 def _unwrap(state: Mapping[str, Tensor]) -> StateDict:
     names = {name: tensor for name, tensor in state.items() if name != _COUNTER}
+    while names and all(name.startswith("model.model.") for name in names):  # a wrapper around YOLOv5's ``model.``
+        names = {name.removeprefix("model."): tensor for name, tensor in names.items()}
     for prefix in _WRAPPERS * 2:  # either may be around the other
         if all(name.startswith(prefix) for name in names):
             names = {name[len(prefix) :]: tensor for name, tensor in names.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from models.errors import UnknownModel
+from models.errors import ModelError, UnknownModel
 from models.factory import from_factory, import_package, made
 from models.layouts import Layout, State
 from models.registry import Checkpoint, ModelSpec, Transform
@@ -49,6 +49,9 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Resolved:
     models = import_package("torchvision.models", "torchvision")
     known = models.list_models(module=models)
     if name not in known:
+        if name in models.list_models():
+            fix = "Wrap it in a function of your own that returns tensors: --model file.py:factory."
+            raise ModelError(f"torchvision's {name} is no classifier of images", fix=fix)
         raise UnknownModel(f"torchvision:{name}", _close(name, known, "torchvision"))
     builder = models.get_model_builder(name)
     published = list(models.get_model_weights(name))
@@ -72,7 +75,7 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Resolved:
         family="torchvision",
         input_size=transforms[default].crop,
         transform=transforms[default],
-        paper=str(default.meta.get("_docs", "")).strip(),
+        paper="",
         parameters=int(default.meta["num_params"]),
         gmacs=float(default.meta["_ops"]),
         checkpoints=tuple(checkpoints),

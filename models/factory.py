@@ -50,6 +50,7 @@ def from_factory(source: str, name: str, arguments: Mapping[str, Any], image_siz
         name=full,
         builder=build,
         family="external",
+        task="other" if examples else "classification",
         input_size=transform.crop,
         transform=transform,
         paper="",
@@ -61,7 +62,7 @@ def from_factory(source: str, name: str, arguments: Mapping[str, Any], image_siz
 
 def _load_factory(source: str, name: str) -> Callable[..., Any]:
     """The attribute ``name`` of a module: ``source`` is a Python file, or the module's dotted name."""
-    if not source or not name:
+    if not source or not name or ":" in source:
         got, expected = f"{source}:{name}", "torchvision:NAME, timm:NAME, package.module:factory or file.py:factory"
         raise ModelError("cannot read the model's name", got=got, expected=expected)
     module = _module_of_file(Path(source)) if source.endswith(".py") else import_package(source, source)
@@ -108,7 +109,7 @@ def import_package(name: str, wanted: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
-        fix = f"pip install {missing}" if missing.split(".")[0] == wanted.split(".")[0] else None
+        fix = f"pip install {missing}" if missing == wanted.split(".")[0] else None
         raise ModelError(f"cannot import {name}", got=f"no module named {missing}", fix=fix) from error
     except Exception as error:
         raise _failed(name, error) from error
@@ -147,6 +148,10 @@ def _transform_of_module(module: nn.Module, name: str, image_size: Size | None) 
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if isinstance(config, Mapping):
         return transform_of_config(config), ()
+    if own is not None:
+        expected = "models.Transform, or torchvision's ImageClassification preset"
+        got = type(own).__name__
+        raise ModelError(f"{name} has an attribute transform of a kind unknown here", got=got, expected=expected)
     if image_size is None:
         fix = "Give --image-size, or the network an attribute transform, pretrained_cfg or example_inputs."
         raise ModelError(f"{name} does not say which images it takes", fix=fix)
@@ -162,11 +167,11 @@ def made(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -
     """What ``factory`` returns; its errors as :class:`ModelError` of ``name``."""
     try:
         return factory(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
 
 
-def _failed(name: str, error: Exception) -> ModelError:
+def _failed(name: str, error: BaseException) -> ModelError:
     lines = str(error).strip().splitlines() or [""]
     got = f"{type(error).__name__}: {lines[0]}"
     return ModelError(f"{name} failed", got=got, fix="--debug shows where.")

@@ -130,6 +130,10 @@ def get_spec(name: str) -> ModelSpec:
     name = _ALIASES.get(name, name)
     if name not in _SPECS:
         close = difflib.get_close_matches(name.lower().replace("-", "_"), [*_SPECS, *_ALIASES], n=3, cutoff=0.6)
+        if name.endswith(".py"):
+            raise ModelError(
+                f"which function of {name}?", expected=f"{name}:FACTORY, a function that returns the network"
+            )
         raise UnknownModel(name, close)
     return _SPECS[name]
 

@@ -30,6 +30,7 @@ class WeightsInfo:
         reason: why ``auto`` fell back to random weights.
         entry: the part of the file the weights were taken from (``state_dict_ema``), None where they are all of it.
         layout: whose names the tensors had (``timm``), None where they had ours.
+        own_transform: ``transform`` is known to be that of these weights, and not assumed.
     """
 
     source: str
@@ -39,6 +40,7 @@ class WeightsInfo:
     reason: str | None = None
     entry: str | None = None
     layout: str | None = None
+    own_transform: bool = False
 
 
 def load_weights(
@@ -174,6 +176,7 @@ def _load(model: nn.Module, spec: ModelSpec, path: Path, known: Checkpoint | Non
         transform or (official and official.transform) or spec.transform,
         entry=entry,
         layout=layout.name if layout else None,
+        own_transform=transform is not None or official is not None,
     )
 
 

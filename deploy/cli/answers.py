@@ -59,19 +59,15 @@ def answers_of(runner: Runner, args: argparse.Namespace, labels: tuple[str, ...]
     Raises:
         InputError: an option is of another task, or not what the NMS inside the graph can do.
     """
+    from deploy.images.classify import scores_output
+
     labels = labels or (runner.manifest.labels if runner.manifest else None)
     if not _detects(runner):
         _refuse(args, NMS_OPTIONS, "a classifier", "boxes")
         top_k = TOP_K if args.top_k is None else args.top_k
-        return _Classes(_scores(runner), top_k, labels, own=runner.manifest is not None)
+        return _Classes(scores_output(runner.outputs), top_k, labels, own=runner.manifest is not None)
     _refuse(args, ("top_k",), "a detector", "classes")
     return _Boxes(_settings(runner, args), labels)
-
-
-def _scores(runner: Runner) -> str:
-    """The first output ``[images, classes]`` of numbers; of none like that the first, whose error will say so."""
-    likely = (spec.name for spec in runner.outputs if len(spec.shape) == 2 and spec.dtype.startswith("float"))
-    return next(likely, runner.outputs[0].name)
 
 
 def _detects(runner: Runner) -> bool:

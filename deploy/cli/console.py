@@ -6,9 +6,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from deploy.errors import DeployError, MachineError
 
@@ -24,6 +25,7 @@ class Console:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
+        self._stdout = sys.stdout  # stays ours where what else is printed goes to stderr (see others_to_stderr)
 
     def note(self, text: str) -> None:
         """A step or a fact a person wants while waiting."""
@@ -41,9 +43,16 @@ class Console:
             code = error.exit_code if exit_code is None else exit_code
             self.document({**error.as_dict(), "exit_code": code})
 
+    def others_to_stderr(self) -> contextlib.AbstractContextManager[Any]:
+        """Under ``--json`` stdout is for the document alone, whatever a user's network or a package prints."""
+        return contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext()
+
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The one JSON document of ``--json``."""
-        _out(json.dumps(document, indent=2, ensure_ascii=False))
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        # Bytes of file names that are no UTF-8: JSON spells such a character as an escape.
+        text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", text)
+        _out(text, self._stdout)
 
     def text(self, text: str) -> None:
         """A line of the result, for a person."""
@@ -117,12 +126,12 @@ class Bars:
             self._drawn.remove_task(self._tasks.pop(phase)[0])
 
 
-def _out(text: str) -> None:
+def _out(text: str, stream: TextIO | None = None) -> None:
     """Print to stdout at once: a full disk or a reader that has gone must show here, not when Python exits."""
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except OSError as error:
-        _discard_stdout()
+        _discard(stream or sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise MachineError("cannot write to stdout", got=(error.strerror or str(error)).lower()) from error
@@ -134,9 +143,9 @@ def _err(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _discard_stdout() -> None:
+def _discard(stream: TextIO) -> None:
     """What is still in the buffer would fail again when Python exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_number(cell: object) -> bool:

@@ -72,11 +72,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         report = export_model(
             request, _output(args.output, args.model), console.note, bars.counter("downloading the weights")
         )
-    if report.manifest.weights.source == "file" and not (args.resize or args.mean or args.std or args.interpolation):
-        console.note(
-            f"preprocessing is the model's own, {report.manifest.preprocessing}: if these weights were trained with "
-            "another, say so with --resize, --interpolation, --mean, --std"
-        )
     for note in report.notes:
         console.warn(note)
     if report.reason_for_random:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         results, seconds = job.run(args.images)
     _report(console, job, results, seconds)
     # The readable images have been answered; that one was not still shows in the exit code.
-    return InputError.exit_code if job.unreadable else 0
+    return InputError.exit_code if job.unreadable or job.unsaved else 0
 
 
 def _check_positive(args: argparse.Namespace) -> None:
@@ -80,6 +80,7 @@ class _Job:
         self.preprocessing = _preprocessing(runner, args.image_size, console)
         self.unreadable: list[tuple[Path, InputError]] = []
         self.saved: dict[Path, Path] = {}
+        self.unsaved: list[tuple[Path, InputError]] = []
         self._batch_size, self._folder = args.batch_size, args.save
 
     def run(self, given: list[Path]) -> tuple[_Results, float]:
@@ -117,8 +118,13 @@ class _Job:
         from deploy.images.saving import save
 
         for path, answers in results.items():
-            save(self.answers.draw(decode(path), answers), places[path])
-            self.saved[path] = places[path]
+            try:
+                save(self.answers.draw(decode(path), answers), places[path])
+            except InputError as error:  # a name too long for the folder, say: the others are written
+                self.unsaved.append((path, error))
+                self._console.warn(f"not saved: {error.headline}")
+            else:
+                self.saved[path] = places[path]
 
     def _find(self, given: list[Path]) -> list[Path]:
         """The images; of several paths, one that leads nowhere is reported and skipped."""
@@ -142,12 +148,15 @@ class _Job:
 
 
 def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
-    if runner.manifest is not None and runner.manifest.preprocessing is not None:
-        return runner.manifest.preprocessing
     from deploy.images.default import default_preprocessing, describe_default
 
+    if runner.manifest is not None and runner.manifest.preprocessing is not None:
+        if image_size not in (None, runner.manifest.preprocessing.crop):
+            expected = runner.manifest.preprocessing
+            raise InputError("the file says how images are prepared for it", got="--image-size", expected=expected)
+        return runner.manifest.preprocessing
     preprocessing = default_preprocessing(runner.inputs, image_size)
-    console.warn(f"the file has no manifest: assuming {describe_default(preprocessing)}")
+    console.warn(f"the file does not say how images are prepared: assuming {describe_default(preprocessing)}")
     return preprocessing
 
 
@@ -176,6 +185,7 @@ def _document(job: _Job, results: _Results, seconds: float) -> dict[str, Any]:
         "preprocessing": job.preprocessing.to_dict(),
         "images": [_entry(job, path, answers) for path, answers in results.items()],
         "unreadable": [{"image": str(path), **error.as_dict()} for path, error in job.unreadable],
+        "unsaved": [{"image": str(path), **error.as_dict()} for path, error in job.unsaved],
         "seconds": seconds,
         "images_per_second": len(results) / seconds,
     }

@@ -121,4 +121,6 @@ def _run(verb: str, argv: list[str], console: Console, prog: str) -> int:
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document to stdout and nothing else there")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    return module.run(parser.parse_args(argv), console)
+    arguments = parser.parse_args(argv)
+    with console.others_to_stderr():
+        return module.run(arguments, console)

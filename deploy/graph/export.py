@@ -36,6 +36,8 @@ def export_graph(
     dynamic = None if batch else tuple(_axes(inputs))
     program = _traced(model.eval(), examples, dynamic, [spec.name for spec in inputs])
     exported = program.model
+    if batch is None:
+        _check_dynamic(exported.graph, type(model).__name__)
     _name_outputs(exported.graph, outputs, type(model).__name__)
     name_by_module(exported)
     clear_traces(exported)
@@ -89,13 +91,35 @@ def _traced(
     return program
 
 
+def _check_dynamic(graph: ir.Graph, model: str) -> None:
+    fixed = [value for value in graph.inputs if value.shape and value.shape[0] == _TRACED]
+    if fixed:
+        raise InputError(
+            f"{model} fixes the batch size when it is traced",
+            got=f"{fixed[0].name}{fixed[0].shape}",
+            expected=f"a first axis named {BATCH}",
+            fix="Let its forward use x.shape[0] and not a number made of it, or export with --batch N.",
+        )
+
+
 def _name_outputs(graph: ir.Graph, names: Sequence[str], model: str) -> None:
     if len(graph.outputs) != len(names):
         raise InputError(
             f"{model} returns another number of tensors when it is traced", got=len(graph.outputs), expected=len(names)
         )
     for value, name in zip(graph.outputs, names):
+        others = [v for v in _values(graph) if v.name == name and v is not value]
+        if any(other.is_graph_input() for other in others):
+            raise InputError(
+                f"{model} has an input and an output of one name", got=name, fix="Rename the output's key."
+            )
+        for other in others:
+            other.name = f"{name}/inner"
         value.name = name
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
 
 
 def _cause(error: BaseException) -> str:

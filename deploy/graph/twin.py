@@ -58,6 +58,9 @@ def twin(precise: ir.Model) -> ir.Model:
             _store_fp32(graph, value)
     for value in rounded:
         retype(value, ir.DataType.FLOAT)
+    for value in graph.inputs:
+        if value.dtype == ir.DataType.FLOAT16:
+            _widen(graph, value)
     for node in list(graph):
         if node.op_type == _DEQUANTIZE and constant(node.inputs[0]) is not None:
             _fold_weight(graph, node, half=node.outputs[0] in rounded)
@@ -78,6 +81,15 @@ def _store_fp32(graph: ir.Graph, value: ir.Value) -> None:
     stored = add_initializer(graph, name, array)
     for node, index in uses:
         node.replace_input_with(index, stored)
+
+
+def _widen(graph: ir.Graph, value: ir.Value) -> None:
+    """Readers of an FP16 input compute in FP32 in the twin."""
+    readers = list(value.uses())
+    wide = cast(value, ir.DataType.FLOAT, f"{value.name}/fp32")
+    insert_after(graph, value, [wide])
+    for node, index in readers:
+        node.replace_input_with(index, wide.outputs[0])
 
 
 def _round(graph: ir.Graph, value: ir.Value) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.errors import CheckFailed, InputError
+from deploy.specs import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,24 @@ def read_labels(path: Path) -> tuple[str, ...]:
         got = f"line {labels.index('') + 1} is empty" if labels else "an empty file"
         raise InputError(f"cannot use the labels in {path}", got=got, expected="one label a line")
     return labels
+
+
+def scores_output(outputs: Sequence[TensorSpec]) -> str:
+    """The name of the output that holds the scores: ``logits``, or the only one ``[images, classes]`` of numbers.
+
+    Raises:
+        InputError: several could be meant, or none.
+    """
+    likely = [spec.name for spec in outputs if len(spec.shape) == 2 and spec.dtype.startswith("float")]
+    if "logits" in likely:
+        return "logits"
+    if len(likely) == 1 or len(outputs) == 1:
+        return likely[0] if likely else outputs[0].name
+    raise InputError(
+        "which output holds the scores of the classes?",
+        got=", ".join(map(str, outputs)),
+        expected="one [images, classes], or one named logits",
+    )
 
 
 def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

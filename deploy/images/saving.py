@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.artifacts import write_bytes, write_error
+from deploy.artifacts import check_writable, write_bytes, write_error
 from deploy.errors import DeployError, InputError
 from deploy.images.decode import IMAGE_SUFFIXES
 
@@ -19,13 +19,22 @@ _OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
 
 
 def targets(folder: Path, images: Sequence[Path]) -> dict[Path, Path]:
-    """Where each of ``images`` is written: under its own name, numbered where folders hold the same name twice.
+    """Where each of ``images`` is written, in ``folder``, which is made if need be.
+
+    That is under its own name, numbered where folders hold the same name twice.
 
     Raises:
-        InputError: ``folder`` is a file, or an image would overwrite one that was given.
+        InputError: ``folder`` is a file or cannot be written, or an image would overwrite one that was given.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--save takes a folder: {folder}", got="a file", fix="Give another name.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / "image")
+    except OSError as error:
+        raise _of_save(write_error(folder, error)) from error
+    except DeployError as error:
+        raise _of_save(error) from error
     taken: set[str] = set()
     places = {}
     for image in images:

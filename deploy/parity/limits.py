@@ -9,6 +9,7 @@ from deploy.parity.compare import SMALLEST_SPREAD, Comparison
 from deploy.specs import Precision
 
 NOT_FINITE = "NaN or infinity in the output"
+ALIKE = "the reference answers every input alike"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Limits:
 def _without_spread(comparison: Comparison) -> list[str]:
     if not comparison.finite or comparison.samples < 2 or not comparison.spread < SMALLEST_SPREAD:
         return []
-    return [f"the reference answers every input alike (spread {comparison.spread:.1e}): proves nothing"]
+    return [f"{ALIKE} (spread {comparison.spread:.1e}): proves nothing"]
 
 
 # FP32: the order of additions. FP16: 11 bits of significand give about 60 dB, networks here keep 45 and more.

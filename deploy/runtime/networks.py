@@ -102,13 +102,35 @@ def load_network(
         outputs=outputs,
         parameters=parameters,
         macs=macs,
-        notes=found.notes,
+        notes=(*found.notes, *_assumptions(loaded, preprocessing, options)),
+    )
+
+
+def _assumptions(loaded: WeightsInfo, preprocessing: Preprocessing | None, options: NetworkOptions) -> Iterator[str]:
+    """What nobody said about the weights, for the user to correct."""
+    said = options.resize or options.mean or options.std or options.interpolation
+    if loaded.source == "code":
+        yield "the weights are those the network's code gave it: if it does not load or seed them, each call has others"
+    if loaded.source != "file" or loaded.own_transform or preprocessing is None or said:
+        return
+    if loaded.layout == "timm":
+        yield (
+            f"{loaded.name} does not say how images are prepared, and timm's networks differ in it (most tf_ ones "
+            f"want --mean 0.5 --std 0.5 --interpolation bicubic): assuming {preprocessing}; its config.json would tell"
+        )
+        return
+    yield (
+        f"preprocessing is the model's own, {preprocessing}: if these weights were trained with another, say so with "
+        "--resize, --interpolation, --mean, --std"
     )
 
 
 def _load(found: Resolved, options: NetworkOptions, progress: Progress | None) -> WeightsInfo:
     if found.has_weights and options.weights == "auto":
         return WeightsInfo("code", found.spec.name, None, found.spec.transform)
+    if found.examples and (options.image_size or options.resize or options.mean or options.std):
+        fix = "Leave out --image-size, --resize, --mean and --std."
+        raise InputError(f"{found.spec.name} has example_inputs: it takes no images", fix=fix)
     if found.examples and options.weights == "random":
         fix = "Leave --weights out: the network keeps the weights its code gives it."
         raise InputError(f"random weights are fitted to images, which {found.spec.name} does not take", fix=fix)
@@ -163,7 +185,8 @@ def _labels(
         raise InputError("the labels are not this network's", got=f"{len(given)} labels", expected=f"{classes} classes")
     if given is None and loaded.source == "official" and classes == len(imagenet_labels()):
         return imagenet_labels()
-    if given is None and _task(outputs) == "detection" and classes == len(coco_labels()):
+    detects = _task(outputs) == "detection" and loaded.source != "random"
+    if given is None and detects and classes == len(coco_labels()):
         return coco_labels()  # detectors of 80 classes are COCO's: --labels says otherwise
     return given
 
@@ -183,6 +206,8 @@ def _model_errors() -> Iterator[None]:
 
 
 def _preprocessing(transform: Transform, options: NetworkOptions) -> Preprocessing:
+    if options.resize and transform.mode == "letterbox":
+        raise InputError("a letterbox has no resize before it", got=f"--resize {options.resize}", fix="Leave it out.")
     crop, resize = transform.crop, transform.resize
     if options.image_size:
         crop = options.image_size

@@ -34,7 +34,7 @@ class TorchRunner(Runner):
         tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")) for spec in self.inputs]
         with torch.inference_mode():
             result = self._model(*(tensor.to(self._device) for tensor in tensors))
-        values = [tensor.cpu().numpy() for _, tensor in named_tensors(result)]
+        values = [tensor.detach().cpu().numpy() for _, tensor in named_tensors(result)]
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
@@ -84,7 +84,9 @@ def _run_once(model: nn.Module, inputs: Sequence[TensorSpec]) -> list[tuple[str,
         reason = str(error).strip().splitlines() or [""]
         what = f"{type(model).__name__} does not run on {', '.join(map(str, inputs))}"
         got = f"{type(error).__name__}: {reason[0]}"
-        raise InputError(what, got=got, fix="Does it take images of another --image-size?") from error
+        raise InputError(
+            what, got=got, fix="Does it take another --image-size, or other inputs (attribute example_inputs)?"
+        ) from error
 
 
 def _names(keys: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from deploy.data.labelled import LabelledImages
 from deploy.errors import CheckFailed, InputError
+from deploy.images.classify import scores_output
 from deploy.images.default import default_preprocessing
 from deploy.runtime.base import Array
 from deploy.runtime.rows import infer_rows
@@ -58,10 +59,11 @@ def evaluate(
     with subject.runner as runner:
         _check_task(subject)
         images = _labelled(subject, data, network.image_size, warn)
+        scores = scores_output(runner.outputs)
         seen = top1 = top5 = 0
         start = time.perf_counter()
         for feeds, labels, _ in images.batches(batch_size):
-            ranks = _ranks(infer_rows(runner, feeds)[runner.outputs[0].name], labels)
+            ranks = _ranks(infer_rows(runner, feeds)[scores], labels)
             seen, top1, top5 = seen + len(ranks), top1 + int((ranks < 1).sum()), top5 + int((ranks < 5).sum())
             progress(seen, len(images))
         seconds = time.perf_counter() - start
@@ -95,7 +97,8 @@ def _match_classes(images: LabelledImages, subject: Subject) -> None:
     Raises:
         InputError: neither: an index by position would be another class.
     """
-    manifest, classes = subject.runner.manifest, subject.runner.outputs[0].shape[-1]
+    manifest, outputs = subject.runner.manifest, {spec.name: spec for spec in subject.runner.outputs}
+    classes = outputs[scores_output(subject.runner.outputs)].shape[-1]
     names = {label: index for index, label in enumerate(manifest.labels)} if manifest and manifest.labels else {}
     if all(name in names for name in images.classes):
         images.labels = {path: names[images.classes[index]] for path, index in images.labels.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from deploy.artifacts import check_writable
@@ -20,7 +21,7 @@ from deploy.images.detect import BOXES, SCORES
 from deploy.manifest import Manifest
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
-from deploy.parity.limits import DEFAULT_LIMITS
+from deploy.parity.limits import ALIKE, DEFAULT_LIMITS
 from deploy.runtime.graphs import run_graph
 from deploy.runtime.networks import Network, load_network
 from deploy.runtime.rows import infer_rows
@@ -106,6 +107,7 @@ class _Gate:
 
     def __init__(self, network: Network, batch: int | None) -> None:
         sizes = (batch,) if batch else GATE_BATCHES
+        self._network = network
         with network.runner() as reference:
             self._feeds = list(synthetic_batches(reference.inputs, network.preprocessing, sizes))
             self._wanted = [reference.infer(feeds) for feeds in self._feeds]
@@ -124,15 +126,35 @@ class _Gate:
                 for name, accumulator in accumulators.items():
                     accumulator.update(wanted[name], got[name])
         comparisons = {name: accumulator.result() for name, accumulator in accumulators.items()}
-        limits = DEFAULT_LIMITS[Precision.FP32]
-        failures = [f"{name}: {reason}" for name, each in comparisons.items() for reason in limits.failures(each)]
+        reasons = DEFAULT_LIMITS[Precision.FP32].all_failures(comparisons)
+        failures = [f"{name}: {reason}" for name, each in reasons.items() for reason in each]
         if failures:
-            raise CheckFailed(
-                f"the {step} graph differs from PyTorch; nothing was written",
-                got="; ".join(failures),
-                fix="Export with --no-simplify." if step == "simplified" else "Please report the model.",
-            )
+            raise self._refusal(step, "; ".join(failures))
         return max(comparisons.values(), key=lambda comparison: comparison.relative)
+
+    def _refusal(self, step: str, reasons: str) -> CheckFailed:
+        if ALIKE in reasons:
+            return CheckFailed(
+                "the export cannot be checked; nothing was written",
+                got=reasons,
+                fix="Give trained weights and the --mean and --std they want, or --weights random to try things out.",
+            )
+        if not self._repeats():
+            return CheckFailed(
+                "PyTorch itself gives other outputs each time; nothing was written",
+                fix="Turn off what is random in evaluation mode: a dropout that is always on, noise.",
+            )
+        fix = "If the weights are trained ones, please report the model."
+        return CheckFailed(
+            f"the {step} graph differs from PyTorch; nothing was written",
+            got=reasons,
+            fix=f"Export with --no-simplify. {fix}" if step == "simplified" else fix,
+        )
+
+    def _repeats(self) -> bool:
+        with self._network.runner() as reference:
+            again = reference.infer(self._feeds[0])
+        return all(np.array_equal(value, again[name]) for name, value in self._wanted[0].items())
 
 
 class _Clock:

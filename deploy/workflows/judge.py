@@ -84,7 +84,9 @@ class Judge:
         if self._source.manifest.weights.source == "random" and NOT_FINITE not in reasons:
             self._warn(f"{what} is far from {self.reference}, as random weights can be: not judged ({reasons})")
             return
-        images = "Try another --calibration-method or more images."
+        images = "Try more images."
+        if self._precision is Precision.INT8:
+            images = "Try another --calibration-method or more images."
         raise CheckFailed(
             f"{what} is too far from {self.reference}; no graph or engine was written",
             got=reasons,

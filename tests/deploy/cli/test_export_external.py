@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,10 @@ NET = """
         def forward(self, x):
             return self.head(self.body(x).mean((2, 3)))
 
+    def of(kind):
+        torch.manual_seed(0)
+        return {"fixes": FixesBatch, "drops": AlwaysDrops, "alike": Alike}[kind](5, 16)
+
     def make(num_classes=5, width=16):
         torch.manual_seed(0)
         return Net(num_classes, width)
@@ -36,6 +42,27 @@ NET = """
             hidden = self.table(ids).mean(1) + x
             return {"hidden": hidden, "scores": self.head(hidden)}
 
+    class FixesBatch(Net):
+        def forward(self, x):
+            return super().forward(x).reshape(int(x.shape[0]), -1)
+
+    class AlwaysDrops(Net):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    class Alike(Net):
+        def forward(self, x):
+            return super().forward(0 * x)
+
+    class Learnt(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.ones(1, 3, 1, 1))
+
+        def forward(self, x):
+            print("said by the network")
+            return {"token": self.token * 2, "logits": (x * self.token).mean((2, 3)), "features": x.mean((2, 3))}
+
     class Boxes(nn.Module):
         def forward(self, x):
             corner = x.mean((2, 3)).repeat(1, 2)[:, None, :4].abs() * 10
@@ -45,10 +72,12 @@ NET = """
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "net.py").write_text(textwrap.dedent(NET))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("net", None)
 
 
 def test_a_factory_through_the_whole_job(cli: Cli, here: Path):
@@ -76,7 +105,7 @@ def test_several_inputs_and_outputs(cli: Cli, here: Path):
     assert manifest["macs"] == 8 * 4
     cli.done("build", "Two.onnx", "--precision", "fp16", "--backend", "tensorrt_rtx")
     error = cli.refused(2, "infer", "--engine", "Two.onnx", write_images(here / "photos", 1))
-    assert "nothing says how images are prepared for this graph" in error
+    assert "which output holds the scores of the classes? (got hidden float32[batch, 8], scores" in error
 
 
 def test_boxes_and_scores_make_a_detector(cli: Cli, here: Path):
@@ -107,6 +136,15 @@ def test_others_networks(cli: Cli, here: Path, name: str):
             ["--model", "net.py:Two", "--weights", "random"],
             "random weights are fitted to images, which net.py:Two",
         ),
+        (["--model", "net.py:of", "--option", "kind=fixes", "--image-size", "32"], "FixesBatch fixes the batch size"),
+        (
+            ["--model", "net.py:of", "--option", "kind=drops", "--image-size", "32"],
+            "PyTorch itself gives other outputs",
+        ),
+        (["--model", "net.py:of", "--option", "kind=alike", "--image-size", "32"], "the export cannot be checked"),
+        (["--model", "net.py"], "which function of net.py?"),
+        (["--model", "torchvision:deeplabv3_resnet50"], "torchvision's deeplabv3_resnet50 is no classifier of images"),
+        (["--model", "yolov5n", "--resize", "700", "--weights", "random"], "a letterbox has no resize before it"),
         (["--model", "yolov5n", "--image-size", "650"], "expected a multiple of 32: 640 or 672"),
     ],
 )
@@ -122,3 +160,27 @@ def test_a_network_beyond_what_one_file_holds(cli: Cli, here: Path, monkeypatch:
     assert sorted(path.name for path in here.glob("make*")) == ["make.onnx", "make.onnx.data"]
     answers = cli.done("infer", "--engine", "make.onnx", write_images(here / "photos", 1), "--json").document["images"]
     assert len(answers[0]["predictions"]) == 5
+
+
+def test_what_a_network_prints_is_not_the_document(cli: Cli, here: Path):
+    result = cli.done("export", "--model", "net.py:Learnt", "--image-size", "16", "--json")
+    assert "said by the network" in result.err
+    assert [spec["shape"] for spec in result.document["manifest"]["outputs"]][1] == ["batch", 3]
+    photos = write_images(here / "photos", 1)
+    classes = cli.done("infer", "--engine", "Learnt.onnx", photos, "--json").document["images"][0]["predictions"]
+    assert len(classes) == 3
+    error = cli.refused(2, "infer", "--engine", "Learnt.onnx", photos, "--image-size", "99")
+    assert error.startswith("the file says how images are prepared for it")
+
+
+def test_weights_under_timms_names_ask_for_their_preprocessing(cli: Cli, here: Path):
+    import timm
+    import torch
+
+    torch.save(
+        timm.create_model("tf_mobilenetv3_small_100", num_classes=3).state_dict(), "tf_mobilenetv3_small_100.pth"
+    )
+    argv = ("--model", "mobilenet_v3_small", "--num-classes", "3", "--image-size", "64")
+    weights = ("--weights", "tf_mobilenetv3_small_100.pth")
+    assert "most tf_ ones want --mean 0.5" in cli("export", *argv, *weights).err
+    assert "most tf_ ones want" not in cli("export", *argv, *weights, "--mean", "0.5", "--std", "0.5").err

@@ -162,3 +162,9 @@ def test_warnings_and_errors_go_to_stderr_and_the_document_alone_to_stdout(capsy
     out, err = capsys.readouterr()
     assert json.loads(out) == {"é": 1}
     assert err == "warning: careful\n"
+
+
+def test_a_name_that_is_no_text_does_not_break_the_document(capsys: pytest.CaptureFixture[str]):
+    Console(as_json=True).document({"image": "bad\udcff.png", "label": "日本"})
+    out = capsys.readouterr().out
+    assert json.loads(out.encode("utf-8")) == {"image": "bad\udcff.png", "label": "日本"}

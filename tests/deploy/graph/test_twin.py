@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from deploy.graph.fp16 import to_fp16
@@ -133,3 +134,17 @@ def test_a_swapped_weight_scale_shows(mini, ranges, images, run):
     _set(int8, "wide_conv.weight/scale", lambda scale: scale[::-1])
     swapped = run(twin(int8), images)["logits"]
     assert np.mean((swapped - expected) ** 2) > 5 * np.mean((sound - expected) ** 2)
+
+
+def test_inputs_and_outputs_in_fp16(net, run):
+    """As a network exported in half precision has them."""
+    model = ir.to_proto(net.model(net.conv("out", "input", (3, 16)), ["batch", 16, 16, 16]))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    del model.graph.value_info[:]
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    image = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float16)
+    (result,) = run(twin(ir.from_proto(model)), image).values()
+    assert result.shape == (2, 16, 16, 16)
+    assert np.isfinite(result).all()
