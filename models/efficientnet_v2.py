@@ -97,5 +97,5 @@ for _size, _facts in _NETWORKS.items():
         _facts,
         paper="EfficientNetV2 (arXiv 2104.00298), final version",
         aliases=(f"effv2_{_size}",),
-        note=f"the paper's final version; effnetv2_{_size} is another network",
+        note=f"final version, not effnetv2_{_size}",
     )

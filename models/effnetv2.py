@@ -137,6 +137,6 @@ def _register(name: str, facts: _Facts, fused_se: bool, **more: Any) -> None:
 
 for _name, _facts in _NETWORKS.items():
     _other = "efficientnet_v2_" + _name.removesuffix("_256")
-    _note = f"the paper's first version, as a community port has it; {_other} is another network"
+    _note = f"first version, not {_other}"
     _register(f"effnetv2_{_name}", _facts, fused_se=False, note=_note)
-    _register(f"effnetv2_{_name}_fused_se", _facts, fused_se=True, note=f"{_note}; gates in fused blocks too")
+    _register(f"effnetv2_{_name}_fused_se", _facts, fused_se=True, note=f"{_note}; SE in all blocks")
