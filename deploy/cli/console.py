@@ -78,7 +78,7 @@ class Console:
         terminal, drawn = sys.stdout.isatty(), io.StringIO()
         width = None if terminal or "COLUMNS" in os.environ else 200
         RichConsole(file=drawn, force_terminal=terminal, width=width, highlight=False, markup=False).print(table)
-        _out("\n".join(line.rstrip() for line in drawn.getvalue().splitlines()).rstrip("\n"))
+        _out("\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").splitlines()))
 
     @contextlib.contextmanager
     def bars(self) -> Iterator[Bars]:
