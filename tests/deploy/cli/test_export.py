@@ -93,7 +93,7 @@ def test_the_list_shows_notes_where_there_are_some(cli: Cli, empty: Path, monkey
         monkeypatch.setattr("deploy.runtime.networks.model_table", lambda note=note: [{**facts, "note": note}])
         table = cli.done("export", "--list").out
         assert re.search(columns, table)
-        assert re.search(rf"net +1,234 +1\.500 +8x8 +n +{note}", table)
+        assert re.search(rf"net +1,234 +1\.500 +8x8 +n *{note}", table)
 
 
 @pytest.mark.parametrize(
