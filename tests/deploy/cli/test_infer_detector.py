@@ -187,7 +187,8 @@ def test_images_of_one_name_from_two_folders(cli: Cli, there: Path):
             3,
             "no space left to write out/002.png. Give a folder with room that can be written: --save DIR.",
         ),
-        (errno.EACCES, 2, "cannot write out/002.png (got permission denied). Give a folder with room"),
+        # Of one image only, its name being too long, say: the answers are given all the same.
+        (errno.EACCES, 2, "warning: not saved: cannot write out/002.png (got permission denied). Give a folder with"),
     ],
 )
 def test_a_folder_that_cannot_be_written(
@@ -201,8 +202,9 @@ def test_a_folder_that_cannot_be_written(
     monkeypatch.setattr(Path, "write_bytes", fail)
     result = cli("infer", "--engine", "tiny.onnx", PHOTO, "--save", "out")
     assert result.code == code
-    assert error in result.error
+    assert error in result.err
     assert list(Path("out").iterdir()) == []
+    assert bool(result.out) == (number == errno.EACCES)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".PNG", ".webp", ".bmp", ".gif", ".tiff", ".ppm", ".pgm"])
