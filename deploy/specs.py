@@ -22,6 +22,9 @@ BATCH = "batch"
 # More than any network takes; a damaged or hostile manifest must not ask for memory without bound.
 LARGEST_SIDE = 1 << 14
 
+# Mean and std that leave pixels as they are: (pixel / 255 - 0) / (1 / 255).
+RAW_PIXELS = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+
 # How an image comes to the network's size → the interpolations that can do it.
 _INTERPOLATIONS = {"crop": ("bilinear", "bicubic"), "squash": ("bilinear", "bicubic"), "letterbox": ("linear",)}
 
@@ -168,6 +171,8 @@ class Preprocessing:
             how = f"{self.mode} to {size} {self.interpolation}"
         if (self.mean, self.std) == (Preprocessing.mean, Preprocessing.std):
             return how
+        if (self.mean, self.std) == RAW_PIXELS:
+            return f"{how}, raw pixels"
         return f"{how}, mean {_numbers(self.mean)}, std {_numbers(self.std)}"
 
     def to_dict(self) -> dict[str, Any]:

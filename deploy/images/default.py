@@ -7,12 +7,10 @@ from dataclasses import replace
 
 from deploy.errors import InputError
 from deploy.images.layout import sides, takes_images
-from deploy.specs import Preprocessing, TensorSpec
+from deploy.specs import RAW_PIXELS, Preprocessing, TensorSpec
 
 # torchvision's evaluation transforms resize to 256 for a crop of 224.
 _RESIZE_OVER_CROP = 256 / 224
-# (pixel / 255 - 0) / (1 / 255): the pixel itself.
-_RAW_MEAN, _RAW_STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
 def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, int] | None = None) -> Preprocessing:
@@ -40,10 +38,11 @@ def default_preprocessing(inputs: Sequence[TensorSpec], image_size: tuple[int, i
     if height is None or width is None:
         raise InputError("this graph says no image size", got=spec, fix="Give --image-size S.")
     usual = Preprocessing(round(min(height, width) * _RESIZE_OVER_CROP), (height, width))
-    return replace(usual, mean=_RAW_MEAN, std=_RAW_STD) if spec.dtype == "uint8" else usual
+    mean, std = RAW_PIXELS
+    return replace(usual, mean=mean, std=std) if spec.dtype == "uint8" else usual
 
 
 def describe_default(preprocessing: Preprocessing) -> str:
     """In words, for the warning that it is assumed."""
-    values = "raw pixels" if preprocessing.mean == _RAW_MEAN else "ImageNet's mean and std"
-    return f"'{preprocessing}' with {values}"
+    usual = (preprocessing.mean, preprocessing.std) == (Preprocessing.mean, Preprocessing.std)
+    return f"'{preprocessing}'" + (" with ImageNet's mean and std" if usual else "")

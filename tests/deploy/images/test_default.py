@@ -66,6 +66,6 @@ def test_a_graph_of_bytes_gets_the_pixels_themselves(shape):
     how = default_preprocessing([image(*shape, dtype="uint8")])
     pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     np.testing.assert_array_equal(np.rint(normalize(pixels, how)).transpose(1, 2, 0), pixels)
-    assert describe_default(how).endswith("with raw pixels")
+    assert describe_default(how).endswith("raw pixels'")
     assert describe_default(default_preprocessing([image(*shape)])).endswith("with ImageNet's mean and std")
     assert default_preprocessing([image(*shape, dtype="float16")]) == default_preprocessing([image(*shape)])
