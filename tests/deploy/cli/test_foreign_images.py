@@ -34,11 +34,11 @@ def channels_last(path: str, dtype: int, shape: list[object]) -> Path:
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_channels_last(cli: Cli, here: Path, dtype: int, batch: object):
     channels_last("last.onnx", dtype, [batch, 32, 32, 3])
-    said = "raw pixels" if dtype == TensorProto.UINT8 else "ImageNet's mean and std"
+    said = ", raw pixels'" if dtype == TensorProto.UINT8 else "' with ImageNet's mean and std"
     for precision in ("fp32", "fp16", "int8"):
         argv = ("last.onnx", "--precision", precision, "--calibration-data", "photos", "--json")
         built = cli.done("build", *argv)
-        assert f"assuming preprocessing 'resize 37 bilinear, crop 32x32' with {said}" in built.err
+        assert f"assuming preprocessing 'resize 37 bilinear, crop 32x32{said}" in built.err
         assert built.document["verdicts"]["graph"]["samples"] == 12 if precision != "fp32" else True
     plain = cli.done("infer", "--engine", "last.onnx", "photos", "--json").document["images"]
     half = cli.done("infer", "--engine", "last.fp16.onnx", "photos", "--json").document["images"]
