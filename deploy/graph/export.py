@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -68,7 +71,7 @@ def _example(spec: TensorSpec, rows: int) -> torch.Tensor:
 def _traced(
     model: nn.Module, examples: tuple[torch.Tensor, ...], dynamic: Any, names: Sequence[str]
 ) -> torch.onnx.ONNXProgram:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _said_on_success():
         # torch.export copies its own deprecated LeafSpec objects.
         warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)`", category=FutureWarning)
         try:
@@ -89,6 +92,15 @@ def _traced(
             ) from error
     assert program is not None  # only the file-writing forms of the call return None
     return program
+
+
+@contextlib.contextmanager
+def _said_on_success() -> Iterator[None]:
+    """Where torch.export fails it prints the whole graph, several times; the error says what matters."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        yield
+    sys.stderr.write(said.getvalue())
 
 
 def _check_dynamic(graph: ir.Graph, model: str) -> None:
