@@ -40,7 +40,7 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Cost:
     arguments = [str(part) for part in command]
     with tempfile.TemporaryFile() as output:
         start = perf_counter()
-        process = subprocess.Popen(arguments, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(arguments, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, env=_environment())
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -50,6 +50,11 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Cost:
             raise SystemExit(f"exit code {process.returncode}: {' '.join(arguments)}")
     # getrusage(2): ru_maxrss is in KiB on Linux.
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+
+
+def _environment() -> dict[str, str]:
+    """As users have it: where Python may not keep bytecode, every run would compile ours again, and not the peer's."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,13 @@ class _Job:
 
 
 def _preprocessing(runner: Runner, image_size: tuple[int, int] | None, console: Console) -> Preprocessing:
-    from deploy.images.default import default_preprocessing, describe_default
-
     if runner.manifest is not None and runner.manifest.preprocessing is not None:
         if image_size not in (None, runner.manifest.preprocessing.crop):
             expected = runner.manifest.preprocessing
             raise InputError("the file says how images are prepared for it", got="--image-size", expected=expected)
         return runner.manifest.preprocessing
+    from deploy.images.default import default_preprocessing, describe_default
+
     preprocessing = default_preprocessing(runner.inputs, image_size)
     console.warn(f"the file does not say how images are prepared: assuming {describe_default(preprocessing)}")
     return preprocessing
