@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -37,19 +37,26 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Cost:
     Raises:
         SystemExit: the command failed: a benchmark of something broken means nothing.
     """
-    arguments = [str(part) for part in command]
     with tempfile.TemporaryFile() as output:
-        start = perf_counter()
-        process = subprocess.Popen(arguments, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, env=_environment())
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        code, cost = execute(command, cwd, output, subprocess.STDOUT)
+        if code:
             output.seek(0)
             sys.stderr.write(output.read().decode(errors="replace"))
-            raise SystemExit(f"exit code {process.returncode}: {' '.join(arguments)}")
+            raise SystemExit(f"exit code {code}: {' '.join(map(str, command))}")
+    return cost
+
+
+def execute(
+    command: Sequence[str | Path], cwd: Path | None, stdout: IO[bytes], stderr: IO[bytes] | int
+) -> tuple[int, Cost]:
+    """Run a command to its end: its exit code and what it cost."""
+    start = perf_counter()
+    process = subprocess.Popen(list(map(str, command)), cwd=cwd, stdout=stdout, stderr=stderr, env=_environment())
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
     # getrusage(2): ru_maxrss is in KiB on Linux.
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+    return process.returncode, Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
 def _environment() -> dict[str, str]:

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from _measure import PEERS, ROOT, describe, images, machine
+from _measure import PEERS, ROOT, Cost, describe, execute, images, machine
 from _zoo_report import render
 
 sys.path.insert(0, str(ROOT))
@@ -44,7 +42,7 @@ def main() -> None:
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"models": {}}
     if not args.render:
         _run_all(args, known)
-    PAGE.write_text(render(known, [spec for name in list_models() for spec in [get_spec(name)]]), encoding="utf-8")
+    PAGE.write_text(render(known, [get_spec(name) for name in list_models()]), encoding="utf-8")
     print(f"{len(known['models'])} of {len(list_models())} models in {PAGE.relative_to(ROOT)}")
     bad = [name for name, facts in known["models"].items() if facts.get("failed")]
     if bad:
@@ -90,10 +88,9 @@ def _chain(name: str, work: Path) -> dict[str, Any]:
 
 def _command(verb: str, *argv: str | Path) -> dict[str, Any]:
     """The document of ``python -m deploy VERB … --json`` in short, with its wall clock and peak memory."""
-    text, seconds, peak = _measured([sys.executable, "-m", "deploy", verb, *map(str, argv), "--json"])
+    text, cost = _measured([sys.executable, "-m", "deploy", verb, *map(str, argv), "--json"])
     document = json.loads(text)
-    facts = {"seconds": round(seconds, 1), "peak_mb": round(peak)}
-    return {**facts, **(_exported(document) if verb == "export" else _built(document))}
+    return {**_cost(cost), **(_exported(document) if verb == "export" else _built(document))}
 
 
 def _exported(document: dict[str, Any]) -> dict[str, Any]:
@@ -121,26 +118,26 @@ def _built(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_hand(name: str, out: Path) -> dict[str, Any]:
-    text, seconds, peak = _measured(
+    text, cost = _measured(
         [sys.executable, str(PEERS / "export_by_hand.py"), "--model", name, "-o", str(out / "by_hand.onnx"), "--count"]
     )
-    return {"seconds": round(seconds, 1), "peak_mb": round(peak), "nodes": json.loads(text)["nodes"]}
+    return {**_cost(cost), "nodes": json.loads(text)["nodes"]}
 
 
-def _measured(command: list[str]) -> tuple[str, float, float]:
-    """What a command prints to stdout, its seconds, and its peak resident memory in MB."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        start = perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=errors, text=True)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        if process.returncode:
-            errors.seek(0)
-            lines = [line for line in errors.read().splitlines() if line.startswith("error")]
-            raise Failed(f"{' '.join(command[2:5])}: {' '.join(lines) or process.returncode}")
-        return output.read(), seconds, usage.ru_maxrss * 1024 / 1e6
+def _measured(command: list[str]) -> tuple[str, Cost]:
+    """What a command prints to stdout, and what it costs."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        code, cost = execute(command, ROOT, output, errors)
+        for stream in (output, errors):
+            stream.seek(0)
+        if code:
+            lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.startswith("error")]
+            raise Failed(f"{' '.join(command[2:5])}: {' '.join(lines) or code}")
+        return output.read().decode(), cost
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {"seconds": round(cost.seconds, 1), "peak_mb": round(cost.peak_mb)}
 
 
 def _save(known: dict[str, Any]) -> None:

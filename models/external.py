@@ -46,7 +46,7 @@ def resolve_external(
 
 
 def _from_torchvision(name: str, arguments: dict[str, Any]) -> Resolved:
-    models = import_package("torchvision.models", "torchvision")
+    models = import_package("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
         if name in models.list_models():
@@ -90,7 +90,7 @@ def _torchvision_checkpoint(entry: Any, transform: Transform) -> Checkpoint:
 
 
 def _from_timm(name: str, arguments: dict[str, Any], image_size: tuple[int, int] | None) -> Resolved:
-    timm = import_package("timm", "timm")
+    timm = import_package("timm")
     if not timm.is_model(name):
         raise UnknownModel(f"timm:{name}", _close(name, timm.list_models(), "timm"))
     config = timm.get_pretrained_cfg(name)

@@ -65,7 +65,7 @@ def _load_factory(source: str, name: str) -> Callable[..., Any]:
     if not source or not name or ":" in source:
         got, expected = f"{source}:{name}", "torchvision:NAME, timm:NAME, package.module:factory or file.py:factory"
         raise ModelError("cannot read the model's name", got=got, expected=expected)
-    module = _module_of_file(Path(source)) if source.endswith(".py") else import_package(source, source)
+    module = _module_of_file(Path(source)) if source.endswith(".py") else import_package(source)
     found = getattr(module, name, None)
     if not callable(found):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -98,8 +98,8 @@ def _let_import_from(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def import_package(name: str, wanted: str) -> ModuleType:
-    """The module ``name``, of the distribution ``wanted``, perhaps from the current folder.
+def import_package(name: str) -> ModuleType:
+    """The module ``name``, perhaps from the current folder.
 
     Raises:
         ModelError: it, or something it imports, is not installed, or it fails.
@@ -109,7 +109,7 @@ def import_package(name: str, wanted: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
-        fix = f"pip install {missing}" if missing == wanted.split(".")[0] else None
+        fix = f"pip install {missing}" if missing == name.split(".")[0] else None
         raise ModelError(f"cannot import {name}", got=f"no module named {missing}", fix=fix) from error
     except Exception as error:
         raise _failed(name, error) from error

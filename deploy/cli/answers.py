@@ -73,8 +73,10 @@ def answers_of(runner: Runner, args: argparse.Namespace, labels: tuple[str, ...]
 def _detects(runner: Runner) -> bool:
     if runner.manifest is not None:
         return runner.manifest.task == "detection"
+    from deploy.images.detect import BOXES, DETECTIONS, SCORES
+
     names = {spec.name for spec in runner.outputs}
-    return names in ({"boxes", "scores"}, {"detections"})
+    return names in ({BOXES, SCORES}, {DETECTIONS})
 
 
 def _refuse(args: argparse.Namespace, options: Sequence[str], what: str, about: str) -> None:

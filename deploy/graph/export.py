@@ -15,7 +15,7 @@ from torch import nn
 
 from deploy.errors import InputError
 from deploy.graph.naming import clear_traces, name_by_module
-from deploy.specs import BATCH, TensorSpec
+from deploy.specs import BATCH, TensorSpec, follows_batch
 
 OPSET = 19  # the lowest whose Q/DQ take FP16 scales
 IR_VERSION = 10  # newer ones fail in JetPack's parsers and in older runtimes
@@ -35,7 +35,7 @@ def export_graph(
     Raises:
         InputError: torch.export cannot trace the model, or it returns another number of tensors.
     """
-    examples = tuple(_example(spec, batch or _TRACED) for spec in inputs)
+    examples = tuple(example(spec, batch or _TRACED) for spec in inputs)
     dynamic = None if batch else tuple(_axes(inputs))
     program = _traced(model.eval(), examples, dynamic, [spec.name for spec in inputs])
     exported = program.model
@@ -56,15 +56,13 @@ def _axes(inputs: Sequence[TensorSpec]) -> Iterator[Any]:
     """The dynamic axes of each input. One names the batch; that the others have it too shows when it is traced."""
     axis: Any = torch.export.Dim(BATCH)
     for spec in inputs:
-        yield {0: axis} if _batched(spec) else None
-        axis = torch.export.Dim.AUTO if _batched(spec) else axis
+        batched = follows_batch(spec, BATCH)
+        yield {0: axis} if batched else None
+        axis = torch.export.Dim.AUTO if batched else axis
 
 
-def _batched(spec: TensorSpec) -> bool:
-    return spec.shape[:1] == (BATCH,)
-
-
-def _example(spec: TensorSpec, rows: int) -> torch.Tensor:
+def example(spec: TensorSpec, rows: int) -> torch.Tensor:
+    """Zeros of the type and shape of ``spec``, its batch being of ``rows``."""
     return torch.zeros([rows if dim == BATCH else int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from deploy.errors import InputError, MachineError
+from deploy.images.detect import BOXES, SCORES
 from deploy.manifest import Weights
 from deploy.runtime.pytorch import TorchRunner, output_specs
 from deploy.specs import BATCH, NetworkOptions, Preprocessing, TensorSpec, image_input
@@ -32,7 +33,7 @@ from models.resolve import Resolved, resolve
 from models.weights import WeightsInfo, load_weights
 
 # What our own networks return, by task; others' say it themselves.
-OUTPUTS = {"classification": ("logits",), "detection": ("boxes", "scores")}
+OUTPUTS = {"classification": ("logits",), "detection": (BOXES, SCORES)}
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Network:
     @property
     def classes(self) -> int | None:
         """How many classes the last output tells apart."""
-        last = self.outputs[-1].shape[-1] if self.outputs[-1].shape else None
-        return last if isinstance(last, int) else None
+        return _classes(self.outputs)
 
     def runner(self, device: str = "cpu") -> TorchRunner:
         """This network as a reference, on PyTorch's ``device``."""
@@ -85,8 +85,7 @@ def load_network(
     """
     with _model_errors():
         found = _resolve(model, options)
-        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
-        loaded = _load(found, options, progress)
+        loaded = _load(found, options, _image_size(found, options), progress)
     preprocessing = _preprocessing(loaded.transform, options) if found.takes_images else None
     inputs = _inputs(found, preprocessing)
     outputs = _outputs(found, inputs)
@@ -125,7 +124,13 @@ def _assumptions(loaded: WeightsInfo, preprocessing: Preprocessing | None, optio
     )
 
 
-def _load(found: Resolved, options: NetworkOptions, progress: Progress | None) -> WeightsInfo:
+def _image_size(found: Resolved, options: NetworkOptions) -> tuple[int, int]:
+    size = options.image_size or found.spec.input_size
+    check_image_size(found.spec, *size)
+    return size
+
+
+def _load(found: Resolved, options: NetworkOptions, size: tuple[int, int], progress: Progress | None) -> WeightsInfo:
     if found.has_weights and options.weights == "auto":
         return WeightsInfo("code", found.spec.name, None, found.spec.transform)
     if found.examples and (options.image_size or options.resize or options.mean or options.std):
@@ -134,7 +139,6 @@ def _load(found: Resolved, options: NetworkOptions, progress: Progress | None) -
     if found.examples and options.weights == "random":
         fix = "Leave --weights out: the network keeps the weights its code gives it."
         raise InputError(f"random weights are fitted to images, which {found.spec.name} does not take", fix=fix)
-    size = options.image_size or found.spec.input_size
     return load_weights(found.module, found.spec, options.weights, input_size=size, progress=progress)
 
 
@@ -177,10 +181,15 @@ def _one_row(found: Resolved) -> list[torch.Tensor]:
     return [tensor[:1] for tensor in found.examples.values()]
 
 
+def _classes(outputs: Sequence[TensorSpec]) -> int | None:
+    last = outputs[-1].shape[-1] if outputs[-1].shape else None
+    return last if isinstance(last, int) else None
+
+
 def _labels(
     given: tuple[str, ...] | None, loaded: WeightsInfo, outputs: Sequence[TensorSpec]
 ) -> tuple[str, ...] | None:
-    classes = outputs[-1].shape[-1] if outputs[-1].shape else None
+    classes = _classes(outputs)
     if given is not None and len(given) != classes:
         raise InputError("the labels are not this network's", got=f"{len(given)} labels", expected=f"{classes} classes")
     if given is None and loaded.source == "official" and classes == len(imagenet_labels()):
@@ -259,8 +268,7 @@ def network_cost(name: str, options: NetworkOptions = NetworkOptions()) -> dict[
     """
     with _model_errors(), torch.device("cpu" if ":" in name else "meta"):  # others' code may need real memory
         found = _resolve(name, options)
-        check_image_size(found.spec, *(options.image_size or found.spec.input_size))
-    size = options.image_size or found.spec.input_size
+        size = _image_size(found, options)
     shapes = [(1, 3, *size)] if found.takes_images else [tuple(row.shape) for row in _one_row(found)]
     try:
         counted = complexity(found.module, size if found.takes_images else _one_row(found))

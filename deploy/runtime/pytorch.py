@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.errors import InputError
+from deploy.graph.export import example
 from deploy.runtime.base import Array, Runner
 from deploy.specs import BATCH, TensorSpec
 
@@ -75,8 +76,7 @@ _ROWS = 2
 
 
 def _run_once(model: nn.Module, inputs: Sequence[TensorSpec]) -> list[tuple[str, Tensor]]:
-    shapes = [[_ROWS if dim == BATCH else int(dim) for dim in spec.shape] for spec in inputs]
-    feeds = [torch.zeros(shape, dtype=getattr(torch, spec.dtype)) for shape, spec in zip(shapes, inputs)]
+    feeds = [example(spec, _ROWS) for spec in inputs]
     try:
         with torch.inference_mode():
             return list(named_tensors(model.eval()(*feeds)))

@@ -10,9 +10,8 @@ import numpy as np
 from deploy.engine.api import ICudaEngine, TensorRt
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.specs import ShapeProfile, TensorSpec
+from deploy.specs import BATCH, ShapeProfile, TensorSpec
 
-BATCH = "batch"
 _DYNAMIC = -1
 
 

@@ -12,23 +12,14 @@ NAMES = [name for name in list_models() if name.startswith("efficientnet_") and 
 LARGE = [name for name in NAMES if get_spec(name).parameters > 15e6]
 
 
-def pair(torchvision_models, name, **options):
-    """Ours and torchvision's, each initialised from the same seed."""
-    built = []
-    for build in (lambda: create_model(name, **options), lambda: getattr(torchvision_models, name)(**options)):
-        torch.manual_seed(0)
-        built.append(build())
-    return built
-
-
 def test_torchvision_has_eleven():
     assert len(NAMES) == 11
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_torchvision(name, torchvision_models):
+def test_equals_torchvision(name, pair):
     """The same seed gives the same keys and weights, branches dropped in training, and outputs."""
-    ours, theirs = networks = pair(torchvision_models, name, num_classes=7)
+    ours, theirs = networks = pair(name, num_classes=7)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
@@ -47,9 +38,9 @@ def test_equals_torchvision(name, torchvision_models):
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b5", "efficientnet_v2_s"])
-def test_norms_are_torchvisions(name, torchvision_models):
+def test_norms_are_torchvisions(name, pair):
     with torch.device("meta"):
-        networks = pair(torchvision_models, name)
+        networks = pair(name)
     ours, theirs = ([(m.eps, m.momentum) for m in n.modules() if isinstance(m, nn.BatchNorm2d)] for n in networks)
     assert ours == theirs
 

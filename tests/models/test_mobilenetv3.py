@@ -14,25 +14,16 @@ NAMES = ("mobilenet_v3_large", "mobilenet_v3_small")
 VARIANTS = list(itertools.product(NAMES, (0.5, 0.75, 1.0, 1.25), (False, True)))
 
 
-def pair(torchvision_models, name, **options):
-    """Ours and torchvision's, each initialised from the same seed."""
-    built = []
-    for build in (lambda: create_model(name, **options), lambda: getattr(torchvision_models, name)(**options)):
-        torch.manual_seed(0)
-        built.append(build().eval())
-    return built
-
-
 @pytest.mark.parametrize(("name", "width_mult", "reduced_tail"), VARIANTS)
-def test_equals_torchvision(name, width_mult, reduced_tail, torchvision_models):
+def test_equals_torchvision(name, width_mult, reduced_tail, pair):
     """The same seed gives the same keys and weights; fitted weights give the same outputs."""
     options = {"width_mult": width_mult, "reduced_tail": reduced_tail, "num_classes": 7}
-    ours, theirs = pair(torchvision_models, name, **options)
+    ours, theirs = pair(name, **options)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
-    settle(ours, (64, 64))
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    settle(ours.eval(), (64, 64))
+    theirs.eval().load_state_dict(ours.state_dict(), strict=True)
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         logits = ours(images)
@@ -41,9 +32,9 @@ def test_equals_torchvision(name, width_mult, reduced_tail, torchvision_models):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_as_torchvision(name, torchvision_models):
+def test_trains_as_torchvision(name, pair):
     """One step in train mode moves the weights and the norms' statistics alike."""
-    networks = pair(torchvision_models, name, num_classes=5, dropout=0.0)
+    networks = pair(name, num_classes=5, dropout=0.0)
     images, classes = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
     for network in networks:
         network.train()

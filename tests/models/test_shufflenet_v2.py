@@ -10,24 +10,15 @@ from models.settle import settle
 NAMES = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0")
 
 
-def pair(torchvision_models, name, **options):
-    """Ours and torchvision's, each initialised from the same seed."""
-    built = []
-    for build in (lambda: create_model(name, **options), lambda: getattr(torchvision_models, name)(**options)):
-        torch.manual_seed(0)
-        built.append(build().eval())
-    return built
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_torchvision(name, torchvision_models):
+def test_equals_torchvision(name, pair):
     """The same seed gives the same keys and weights; fitted weights give the same outputs."""
-    ours, theirs = pair(torchvision_models, name, num_classes=7)
+    ours, theirs = pair(name, num_classes=7)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
-    settle(ours, (64, 64))
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    settle(ours.eval(), (64, 64))
+    theirs.eval().load_state_dict(ours.state_dict(), strict=True)
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         logits = ours(images)
@@ -35,9 +26,9 @@ def test_equals_torchvision(name, torchvision_models):
         torch.testing.assert_close(logits, theirs(images), rtol=1e-5, atol=1e-5)
 
 
-def test_trains_as_torchvision(torchvision_models):
+def test_trains_as_torchvision(pair):
     """One step in train mode moves the weights and the norms' statistics alike."""
-    networks = pair(torchvision_models, "shufflenet_v2_x0_5", num_classes=5)
+    networks = pair("shufflenet_v2_x0_5", num_classes=5)
     images, classes = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
     for network in networks:
         network.train()
