@@ -53,7 +53,12 @@ def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantiz
 
 
 def to_int8(source: Source, calibration: Calibration) -> Quantized:
-    """The INT8 graph: Q/DQ over an FP16 base, ranges from the cache where it fits, else from the data.
+    """The INT8 graph of everything that can be quantized. Raises as :func:`prepare_int8`."""
+    return prepare_int8(source, calibration).quantized({})
+
+
+def prepare_int8(source: Source, calibration: Calibration) -> Int8:
+    """What every INT8 graph of ``source`` is made of: ranges from the cache where it fits, else from the data.
 
     Raises:
         InputError: there is neither data nor a cache that fits; the reason is in the message.
@@ -64,18 +69,37 @@ def to_int8(source: Source, calibration: Calibration) -> Quantized:
         raise InputError(
             "nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers"
         )
-    ranges = _ranges(source, placement, calibration)
-    placement = _without_dead(source.graph, placement, ranges, unfit)
-    graph = to_fp16(insert_qdq(source.graph, placement, ranges.amax), ranges.keep_fp32)
-    facts = {
-        "method": ranges.method,
-        "images": ranges.images,
-        "int8_layers": len(placement.weights),
-        "int8_mac_share": placement.int8_mac_share,
-        "left_out": dict(placement.left_out),
-        "fp32_nodes": dict(ranges.keep_fp32),
-    }
-    return Quantized(graph, facts)
+    return Int8(source.graph, _ranges(source, placement, calibration), unfit)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The FP32 graph and its ranges: INT8 graphs with more or fewer layers are made of them without calibrating again.
+
+    Attributes:
+        graph: the FP32 graph.
+        ranges: of every tensor that can be quantized.
+        unfit: node that must stay as it is → reason.
+    """
+
+    graph: ir.Model
+    ranges: CalibrationCache
+    unfit: Mapping[str, str]
+
+    def quantized(self, exclude: Mapping[str, str]) -> Quantized:
+        """The INT8 graph: Q/DQ over an FP16 base. Nodes in ``exclude`` (name → reason) stay FP16."""
+        ranges, unfit = self.ranges, {**self.unfit, **exclude}
+        placement = _without_dead(self.graph, place(self.graph, unfit), ranges, unfit)
+        graph = to_fp16(insert_qdq(self.graph, placement, ranges.amax), ranges.keep_fp32)
+        facts = {
+            "method": ranges.method,
+            "images": ranges.images,
+            "int8_layers": len(placement.weights),
+            "int8_mac_share": placement.int8_mac_share,
+            "left_out": dict(placement.left_out),
+            "fp32_nodes": dict(ranges.keep_fp32),
+        }
+        return Quantized(graph, facts)
 
 
 def _without_dead(
