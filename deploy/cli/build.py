@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from deploy.workflows.request import BuildReport
 
 METHODS = ("max", "percentile", "entropy", "mse")
+RECIPES = ("fast", "best")
+PARTS = ("equalization", "reconstruction", "rounding", "bias-correction")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration-data", type=Path, metavar="DIR|FILE.npz", help="typical images, or arrays named as the inputs"
     )
     parser.add_argument("--calibration-method", choices=METHODS, help="how ranges are chosen (default mse)")
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="fast (default): ranges and equalized channels; best: every layer is fitted to the images too (minutes)",
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=PARTS,
+        metavar="PART",
+        help=f"leave out one part of the recipe: {', '.join(PARTS)} (may be given again)",
+    )
     parser.add_argument("--calibration-images", type=int, metavar="N", help="at most this many images (default 512)")
     parser.add_argument(
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
@@ -54,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from deploy.quantize.recipe import DEFAULT_RECIPE, Recipe
     from deploy.workflows.build import build
     from deploy.workflows.request import BuildRequest
 
@@ -65,6 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         calibration_data=args.calibration_data,
         calibration_method=args.calibration_method,
         calibration_images=args.calibration_images,
+        recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without),
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
         timing_cache=args.timing_cache,
@@ -87,7 +104,7 @@ class _Reporter:
 
     def __init__(self, console: Console, bars: Bars) -> None:
         self.note, self.warn = console.note, console.warn
-        self.calibrating, self.phases = bars.counter("calibrating"), bars
+        self.counter, self.phases = bars.counter, bars
 
 
 def _print(report: BuildReport, console: Console) -> None:
@@ -119,13 +136,25 @@ def _figures(comparison: Comparison) -> str:
 def _quantization(facts: dict[str, Any]) -> list[list[str]]:
     rows = []
     if "method" in facts:
-        rows.append(["calibration", f"{facts['method']} over {facts['images']} images"])
+        rows.append(["calibration", f"{facts['method']} over {facts['images']} images; {_settled(facts)}"])
+        rows.append(["recipe", f"{facts['recipe']}: {', '.join(facts['parts']) or 'nothing'}"])
         share = facts["int8_mac_share"]
         of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
         rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
     if facts.get("fp32_nodes"):
         rows.append(["in FP32", ", ".join(facts["fp32_nodes"])])
     return rows
+
+
+def _settled(facts: dict[str, Any]) -> str:
+    """Whether fewer images would have been enough, or more would have changed something."""
+    after, looks = facts["ranges_settled_after"], facts["convergence"]
+    if not looks:
+        return "too few to tell whether ranges have settled"
+    if after is None:
+        last = max(map(int, looks))
+        return f"ranges still moved after {last} (by {looks[str(last)]:.1f} dB): more may help"
+    return f"ranges settled after {after}"
 
 
 def _document(report: BuildReport) -> dict[str, Any]:

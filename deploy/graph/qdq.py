@@ -7,6 +7,7 @@ artefact (Q/DQ over FP16) without changing one of them, and weights are quantize
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,26 @@ _MAX_AMAX = INT8_MAX * float(np.finfo(np.float16).max)
 _ZERO_POINT = "int8_zero_point"
 
 
-def insert_qdq(model: ir.Model, placement: Placement, activation_amax: Mapping[str, float]) -> ir.Model:
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight in INT8: ``levels``, and for each index of ``axis`` the FP32 ``scale`` that a level stands for."""
+
+    levels: Array
+    scale: Array
+    axis: int
+
+    def dequantized(self) -> Array:
+        """What the weight is worth, float32."""
+        others = tuple(dim for dim in range(self.levels.ndim) if dim != self.axis)
+        return np.asarray(self.levels.astype(np.float32) * np.expand_dims(self.scale, others))
+
+
+def insert_qdq(
+    model: ir.Model,
+    placement: Placement,
+    activation_amax: Mapping[str, float],
+    weights: Mapping[str, QuantizedWeight] | None = None,
+) -> ir.Model:
     """A copy of the FP32 ``model`` with Q/DQ where ``placement`` says, FP32 everywhere else.
 
     ``to_fp16(insert_qdq(...))`` is the INT8 artefact. Nodes are named ``<tensor>/QuantizeLinear`` and
@@ -41,6 +61,7 @@ def insert_qdq(model: ir.Model, placement: Placement, activation_amax: Mapping[s
         model: the graph ``placement`` was decided on.
         placement: see :func:`deploy.graph.placement.place`.
         activation_amax: per quantized tensor, the absolute value that INT8's 127 stands for.
+        weights: weights that are quantized already; the others are by :func:`quantize_weight`.
 
     Raises:
         InputError: an amax is missing, zero, negative, not finite or beyond FP16 scales; so is a weight's.
@@ -49,7 +70,7 @@ def insert_qdq(model: ir.Model, placement: Placement, activation_amax: Mapping[s
     result = typed_copy(model)
     graph = result.graph
     add_initializer(graph, _ZERO_POINT, np.zeros((), np.int8))
-    _quantize_weights(graph, placement)
+    _quantize_weights(graph, placement, weights or {})
     _quantize_activations(graph, placement, amax)
     drop_unused_initializers(graph)
     return result
@@ -78,12 +99,16 @@ def scale_of(amax: Array | float) -> Array:
     return np.maximum(above, np.float16(_FP16_STEP)).astype(np.float32)
 
 
-def quantize_weight(weight: Array, axis: int) -> tuple[Array, Array]:
-    """INT8 values in [-127, 127] and, for each channel of ``axis``, the FP32 scale that maps its max |w| to 127."""
+def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
+    """Nearest levels in [-127, 127]; the scale of each channel of ``axis`` maps its max |w| to 127.
+
+    With 8 bits that is also the scale of the smallest squared error: no channel of a trained MobileNetV3 gains by
+    clipping 2.5 % or more.
+    """
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     scale = scale_of(np.abs(weight).max(axis=others))
     levels = np.rint(weight / np.expand_dims(scale, others))
-    return np.clip(levels, -INT8_MAX, INT8_MAX).astype(np.int8), scale
+    return QuantizedWeight(np.clip(levels, -INT8_MAX, INT8_MAX).astype(np.int8), scale, axis)
 
 
 def _checked(tensor: str, amax: float | None) -> float:
@@ -102,7 +127,7 @@ def _checked(tensor: str, amax: float | None) -> float:
     return float(amax)
 
 
-def _quantize_weights(graph: ir.Graph, placement: Placement) -> None:
+def _quantize_weights(graph: ir.Graph, placement: Placement, given: Mapping[str, QuantizedWeight]) -> None:
     for name, axis in placement.weights.items():
         value = graph.initializers.get(name)
         array = constant(value)
@@ -116,11 +141,11 @@ def _quantize_weights(graph: ir.Graph, placement: Placement) -> None:
                 expected=f"at most {_MAX_AMAX:.3g}",
                 fix="Check the checkpoint.",
             )
-        levels, scale = quantize_weight(array, axis)
-        stored = add_initializer(graph, f"{name}/quantized", levels)
-        scales = add_initializer(graph, f"{name}/scale", scale)
+        quantized = given.get(name) or quantize_weight(array, axis)
+        stored = add_initializer(graph, f"{name}/quantized", quantized.levels)
+        scales = add_initializer(graph, f"{name}/scale", quantized.scale)
         # ONNX would take a left-out zero-point for 0; ONNX Runtime's fusions do not.
-        zeros = add_initializer(graph, f"{name}/zero_point", np.zeros(scale.shape, np.int8))
+        zeros = add_initializer(graph, f"{name}/zero_point", np.zeros(quantized.scale.shape, np.int8))
         node = _dequantize(name, stored, [scales, zeros], value, axis)
         insert_after(graph, stored, [node])
         readers = list(value.uses())

@@ -6,8 +6,6 @@ belongs to another tensor stands out.
 
 from __future__ import annotations
 
-import math
-
 import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
@@ -15,8 +13,8 @@ from deploy.graph.irtools import constant
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.twin import twin
 from deploy.quantize.calibrate import observe
-from deploy.quantize.observers import Histogram, HistogramObserver
-from deploy.quantize.ranges import by_mse, squared_error
+from deploy.quantize.observers import HistogramObserver
+from deploy.quantize.ranges import by_mse, loss_db
 
 # Calibrated scales lose up to 11 dB against the best one (entropy, trained MobileNetV3-Small).
 MOST_LOSS_DB = 15.0
@@ -40,12 +38,7 @@ def scale_losses(precise: ir.Model, data: CalibrationData) -> dict[str, float]:
     observers = {name: HistogramObserver() for name in scales}
     observe(judged, observers, data)
     return {
-        name: _loss(observer.histogram, INT8_MAX * scales[name])
+        name: loss_db(observer.histogram, INT8_MAX * scales[name], than=by_mse(observer.histogram))
         for name, observer in observers.items()
         if observer.amax
     }
-
-
-def _loss(histogram: Histogram, amax: float) -> float:
-    best, actual = squared_error(histogram, by_mse(histogram)), squared_error(histogram, amax)
-    return 10 * math.log10(actual / best) if actual and best else 0.0

@@ -12,7 +12,7 @@ from typing import Any
 from deploy.artifacts import write_bytes
 from deploy.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class CalibrationCache:
         data_sha256: of the images (:meth:`deploy.data.CalibrationData.digest`).
         preprocessing_sha256: :meth:`deploy.specs.Preprocessing.digest`, None for arrays fed as they are.
         keep_fp32: node that these images show to leave FP16's range → reason.
+        equalization: factors of channels that were applied to the graph first
+            (:func:`deploy.quantize.equalize.encode`); None: the graph was calibrated as it is.
+        convergence: see :attr:`deploy.quantize.calibrate.CalibrationResult.convergence`.
     """
 
     amax: Mapping[str, float]
@@ -36,6 +39,8 @@ class CalibrationCache:
     data_sha256: str
     preprocessing_sha256: str | None
     keep_fp32: Mapping[str, str] = field(default_factory=dict)
+    equalization: str | None = None
+    convergence: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -74,6 +79,7 @@ def why_not_reusable(
     preprocessing_sha256: str | None,
     method: str,
     tensors: Iterable[str],
+    equalized: bool = False,
     data_sha256: str | None = None,
     images: int | None = None,
 ) -> str | None:
@@ -86,6 +92,7 @@ def why_not_reusable(
         (cache.graph_sha256 != graph_sha256, "it was made with another graph"),
         (cache.preprocessing_sha256 != preprocessing_sha256, "images were prepared in another way"),
         (cache.method != method, f"it was made with method {cache.method}, not {method}"),
+        (equalized != (cache.equalization is not None), f"it was made with{'out' if equalized else ''} equalization"),
         (data_sha256 not in (None, cache.data_sha256), "it was made with other images"),
         (images not in (None, cache.images), f"it was made with {cache.images} images, not {images}"),
         (bool(missing), f"it has no range for tensor '{missing[0] if missing else ''}'"),
@@ -106,6 +113,8 @@ def _from_fields(fields: Mapping[str, Any]) -> CalibrationCache:
         data_sha256=_text(fields["data_sha256"]),
         preprocessing_sha256=None if preprocessing is None else _text(preprocessing),
         keep_fp32={str(node): _text(reason) for node, reason in fields["keep_fp32"].items()},
+        equalization=None if fields["equalization"] is None else _text(fields["equalization"]),
+        convergence={str(int(images)): float(change) for images, change in fields["convergence"].items()},
     )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.irtools import Array
 from deploy.quantize.observers import HistogramObserver, MaxObserver, Observer
-from deploy.quantize.ranges import METHODS
+from deploy.quantize.ranges import METHODS, loss_db
 from deploy.runtime.graphs import run_graph
 from deploy.runtime.rows import infer_rows, rows_of
 
@@ -22,6 +23,9 @@ DEFAULT_METHOD = "mse"
 # 308 MB for EfficientNet-B3 at 300. A batch is cut to the images that fit, or to one where not even one does.
 BATCH_SIZE = 8
 MEMORY = 512 << 20
+
+SETTLED_DB = 0.5
+_FIRST_LOOK = 16
 
 Progress = Callable[[int, int], None]
 
@@ -35,12 +39,25 @@ class CalibrationResult:
         peak: tensor → max |x| seen, for :func:`deploy.graph.fp16.range_audit`.
         method: one of :data:`deploy.quantize.ranges.METHODS`.
         images: how many were really seen.
+        convergence: images seen on the way (16, 32, …) → dB that the ranges found by then would lose on
+            all images against the final ones, mean of all tensors.
     """
 
     amax: Mapping[str, float]
     peak: Mapping[str, float]
     method: str
     images: int
+    convergence: Mapping[int, float] = field(default_factory=dict)
+
+
+def settled_after(convergence: Mapping[int, float]) -> int | None:
+    """The number of images from which on ranges were within :data:`SETTLED_DB` of the final ones.
+
+    None where they still moved at the last look: more images would change them.
+    """
+    moving = [images for images, loss in convergence.items() if loss > SETTLED_DB]
+    later = [images for images in convergence if images > max(moving, default=0)]
+    return min(later, default=None)
 
 
 def calibrate(
@@ -71,11 +88,21 @@ def calibrate(
     # max needs no histogram, and is several times faster without.
     observers: dict[str, Observer] = {name: MaxObserver() for name in watch}
     observers |= {name: MaxObserver() if method == "max" else HistogramObserver() for name in tensors}
-    images = observe(model, observers, data, batch_size, progress)
+    looks: dict[int, dict[str, float]] = {}
+
+    def seen(done: int, total: int) -> None:
+        if done >= _FIRST_LOOK * 2 ** len(looks) and done < total:
+            looks[done] = {name: _range(observers[name], method) for name in tensors}
+        if progress is not None:
+            progress(done, total)
+
+    images = observe(model, observers, data, batch_size, seen)
     if images == 0:
         raise InputError("there are no images to calibrate with", got=data.describe(), expected="at least 1")
     amax = {name: _range(observers[name], method) for name in tensors}
-    return CalibrationResult(amax, {name: observer.amax for name, observer in observers.items()}, method, images)
+    peak = {name: observer.amax for name, observer in observers.items()}
+    convergence = {done: _loss_db(observers, look, amax) for done, look in looks.items()}
+    return CalibrationResult(amax, peak, method, images, convergence)
 
 
 def observe(
@@ -121,6 +148,18 @@ def _show(observers: Mapping[str, Observer], values: Mapping[str, Array], batch:
                 expected="finite numbers",
                 fix="Check the checkpoint and the images of that batch.",
             )
+
+
+def _loss_db(observers: Mapping[str, Observer], earlier: Mapping[str, float], final: Mapping[str, float]) -> float:
+    """What earlier ranges lose against the final ones, mean of all tensors."""
+    losses = [_moved_db(observers[name], earlier[name], amax) for name, amax in final.items() if amax]
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def _moved_db(observer: Observer, earlier: float, final: float) -> float:
+    if isinstance(observer, HistogramObserver) and earlier:
+        return abs(loss_db(observer.histogram, earlier, than=final))
+    return 20 * math.log10(final / earlier) if earlier else math.inf
 
 
 def _range(observer: Observer, method: str) -> float:

@@ -100,6 +100,36 @@ class HistogramObserver:
             self._counts += np.bincount(block.astype(np.intp), minlength=BINS)
 
 
+class ChannelObserver:
+    """Remembers max |x| and the mean square of each channel (axis 1).
+
+    Attributes:
+        amax: max |x| of all channels.
+        peaks: max |x| of each channel, float64 [channels].
+    """
+
+    def __init__(self) -> None:
+        self.amax = 0.0
+        self.peaks: Array = np.zeros(0)
+        self._squares: Array = np.zeros(0)
+        self._count = 0
+
+    @property
+    def mean_square(self) -> Array:
+        """Mean of x² of each channel, float64 [channels]."""
+        return self._squares / max(1, self._count)
+
+    def observe(self, values: Array) -> None:
+        shaped = values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1, -1)
+        peaks = np.maximum(-shaped.min(axis=(0, 2)), shaped.max(axis=(0, 2))).astype(np.float64)
+        squares = np.einsum("ncx,ncx->c", shaped, shaped, dtype=np.float64)
+        first = not self._count
+        self.peaks = peaks if first else np.maximum(self.peaks, peaks)
+        self._squares = squares if first else self._squares + squares
+        self._count += shaped.shape[0] * shaped.shape[2]
+        self.amax = _larger(self.amax, float(self.peaks.max(initial=0.0)))
+
+
 def _peak(values: Array) -> float:
     if values.size == 0:
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,12 @@ def _kl(reference: Array, other: Array) -> float:
         return float("inf")
     seen = p > 0
     return float(np.sum(p[seen] * np.log(p[seen] / q[seen])))
+
+
+def loss_db(histogram: Histogram, amax: float, than: float) -> float:
+    """By how many dB quantizing over ``[-amax, amax]`` loses more of what was seen than over ``[-than, than]``."""
+    one, other = squared_error(histogram, amax), squared_error(histogram, than)
+    return 10 * math.log10(one / other) if one and other else 0.0
 
 
 def squared_error(histogram: Histogram, amax: float) -> float:

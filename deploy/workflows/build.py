@@ -172,9 +172,9 @@ class _Job:
         if self._request.precision is Precision.FP16:
             self._report.note("converting to FP16")
             return to_half(self._source, self._data, self._report.note)
-        calibration = Calibration(
-            self._data, self._cache, self._request.calibration_method, self._report.note, self._report.calibrating
-        )
+        request, report = self._request, self._report
+        method, recipe = request.calibration_method, request.recipe
+        calibration = Calibration(self._data, self._cache, method, recipe, report.note, report.counter)
         return to_int8(self._source, calibration)
 
     def _judge_graph(self, made: Quantized) -> None:
@@ -186,7 +186,9 @@ class _Job:
             self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
         else:
             self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
-            self._record("graph", "simulated", self._judge.compare_graph(made.graph, f"the {precision} graph"))
+            self._record(
+                "graph", "simulated", self._judge.compare_graph(made.graph, f"the {precision} graph", made.facts)
+            )
             self._evidence.append(f"{name}: simulated on CPU by its twin, on {self._judge.inputs}")
 
     def _judge_plan(self, plan: Path, built: BuiltEngine) -> None:

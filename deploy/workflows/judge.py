@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import onnx_ir as ir
 
@@ -68,13 +69,13 @@ class Judge:
         source = self._source
         return run_graph(source.graph if source.precision is Precision.FP32 else twin(source.graph))
 
-    def compare_graph(self, precise: ir.Model, what: str) -> Comparison:
-        """The twin's comparison, after its weights were looked at one by one.
+    def compare_graph(self, precise: ir.Model, what: str, facts: Mapping[str, Any] | None) -> Comparison:
+        """The twin's comparison, after its weights were looked at one by one. ``facts`` are of its making.
 
         Raises:
             CheckFailed: as :meth:`compare`, or a weight is not what it should be, random or not.
         """
-        if reasons := local_failures(self._source.graph, precise, None):
+        if reasons := local_failures(self._source.graph, precise, None, facts):
             raise CheckFailed(f"{what} is damaged; no graph or engine was written", got="; ".join(reasons))
         with run_graph(twin(precise)) as runner:
             return self.compare(runner, what)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from deploy.graph.files import graph_digest
 from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
 from deploy.graph.placement import Placement, place
 from deploy.graph.qdq import insert_qdq
+from deploy.graph.weights import weight_sqnr
 from deploy.quantize import cache
 from deploy.quantize.cache import CalibrationCache
-from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe
-from deploy.quantize.observers import MaxObserver
+from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe, settled_after
+from deploy.quantize.equalize import encode, equalization, equalized, observed_tensors
+from deploy.quantize.observers import ChannelObserver, MaxObserver
+from deploy.quantize.recipe import EQUALIZATION, Recipe
+from deploy.quantize.reconstruct import Corrections, corrected_biases, reconstruct
 from deploy.workflows.source import Source
 
 Note = Callable[[str], None]
@@ -35,13 +40,18 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to calibrate: the data (None: only a fitting cache will do), the method, and where the cache lies."""
+    """How to quantize: the data (None: only a fitting cache will do), how, and where the ranges are kept."""
 
     data: CalibrationData | None
     cache: Path
     method: str | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     note: Note = field(default=lambda text: None)
-    progress: Progress | None = None
+    progress: Callable[[str], Progress] | None = None
+
+    def watched(self, step: str) -> Progress | None:
+        """Where a step reports how far it is."""
+        return self.progress(step) if self.progress else None
 
 
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
@@ -61,7 +71,8 @@ def prepare_int8(source: Source, calibration: Calibration) -> Int8:
     """What every INT8 graph of ``source`` is made of: ranges from the cache where it fits, else from the data.
 
     Raises:
-        InputError: there is neither data nor a cache that fits; the reason is in the message.
+        InputError: there is neither data nor a cache that fits (the reason is in the message), or no data for a recipe
+            that needs them.
     """
     unfit = weights_outside_fp16(source.graph)  # scales are FP16 numbers: what these weights need is none
     placement = place(source.graph, unfit)
@@ -69,37 +80,76 @@ def prepare_int8(source: Source, calibration: Calibration) -> Int8:
         raise InputError(
             "nothing in this graph can be quantized", got="; ".join(placement.left_out.values()) or "no layers"
         )
-    return Int8(source.graph, _ranges(source, placement, calibration), unfit)
+    recipe, data = calibration.recipe, calibration.data
+    if recipe.corrects and data is None:
+        fix = "Give --calibration-data DIR, or --recipe fast."
+        raise InputError(f"recipe {recipe.name} fits layers to images", got="no --calibration-data", fix=fix)
+    ranges = _ranges(source, placement, calibration)
+    prepared = Int8(_equalized(source.graph, ranges), ranges, unfit, recipe)
+    return replace(prepared, corrections=_corrections(prepared, calibration)) if recipe.corrects else prepared
 
 
 @dataclass(frozen=True)
 class Int8:
-    """The FP32 graph and its ranges: INT8 graphs with more or fewer layers are made of them without calibrating again.
+    """What INT8 graphs with more or fewer layers are made of, without calibrating again.
 
     Attributes:
-        graph: the FP32 graph.
+        graph: the FP32 graph, equalized where the recipe says so.
         ranges: of every tensor that can be quantized.
         unfit: node that must stay as it is → reason.
+        recipe: what was done.
+        corrections: of the layers one by one.
     """
 
     graph: ir.Model
     ranges: CalibrationCache
     unfit: Mapping[str, str]
+    recipe: Recipe
+    corrections: Corrections = field(default_factory=Corrections)
+
+    def placement(self, exclude: Mapping[str, str]) -> Placement:
+        """What is quantized when nodes in ``exclude`` (name → reason) stay FP16."""
+        unfit = {**self.unfit, **exclude}
+        return _without_dead(self.graph, place(self.graph, unfit), self.ranges, unfit)
 
     def quantized(self, exclude: Mapping[str, str]) -> Quantized:
         """The INT8 graph: Q/DQ over an FP16 base. Nodes in ``exclude`` (name → reason) stay FP16."""
-        ranges, unfit = self.ranges, {**self.unfit, **exclude}
-        placement = _without_dead(self.graph, place(self.graph, unfit), ranges, unfit)
-        graph = to_fp16(insert_qdq(self.graph, placement, ranges.amax), ranges.keep_fp32)
+        ranges, placement = self.ranges, self.placement(exclude)
+        corrected = corrected_biases(self.graph, placement, self.corrections)
+        int8 = insert_qdq(corrected, placement, ranges.amax, self.corrections.weights)
+        graph = to_fp16(int8, ranges.keep_fp32)
+        settled = settled_after({int(images): change for images, change in ranges.convergence.items()})
         facts = {
+            "recipe": self.recipe.name,
+            "parts": list(self.recipe.parts),
             "method": ranges.method,
             "images": ranges.images,
+            "ranges_settled_after": settled,
+            "convergence": dict(ranges.convergence),
             "int8_layers": len(placement.weights),
             "int8_mac_share": placement.int8_mac_share,
             "left_out": dict(placement.left_out),
             "fp32_nodes": dict(ranges.keep_fp32),
+            "equalization": ranges.equalization,
+            "corrected": _weights_changed(self.graph, graph) if self.corrections.weights else {},
         }
         return Quantized(graph, facts)
+
+
+def _weights_changed(reference: ir.Model, precise: ir.Model) -> dict[str, float]:
+    """Node → SQNR in dB of its INT8 weight against the FP32 one: what ``verify`` can expect of this file."""
+    return {node: round(sqnr, 2) for node, sqnr in weight_sqnr(reference, precise).items() if math.isfinite(sqnr)}
+
+
+def _equalized(graph: ir.Model, ranges: CalibrationCache) -> ir.Model:
+    return graph if ranges.equalization is None else equalized(graph, ranges.equalization)
+
+
+def _corrections(prepared: Int8, calibration: Calibration) -> Corrections:
+    assert calibration.data is not None
+    calibration.note(f"correcting layers: {', '.join(part for part in prepared.recipe.parts if part != EQUALIZATION)}")
+    placement, progress = prepared.placement({}), calibration.watched("correcting layers")
+    return reconstruct(prepared.graph, placement, prepared.ranges.amax, calibration.data, prepared.recipe, progress)
 
 
 def _without_dead(
@@ -151,6 +201,7 @@ def _why_not_cached(source: Source, placement: Placement, calibration: Calibrati
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
         method=calibration.method or (DEFAULT_METHOD if data else known.method),
         tensors=placement.tensors,
+        equalized=calibration.recipe.equalizes,
         data_sha256=data.digest() if data else None,
     )
 
@@ -159,10 +210,16 @@ def _calibrate(
     source: Source, placement: Placement, calibration: Calibration, data: CalibrationData
 ) -> CalibrationCache:
     method, preprocessing = calibration.method or DEFAULT_METHOD, source.manifest.preprocessing
+    graph, factors = source.graph, None
+    if calibration.recipe.equalizes:
+        calibration.note(f"equalizing channels on {data.describe()}")
+        factors = _equalization(graph, placement, data, calibration.watched("observing channels"))
+        graph = equalized(graph, factors)
     calibration.note(f"calibrating on {data.describe()} by {method}")
-    audited = audited_tensors(source.graph)
-    result = calibrate(source.graph, placement.tensors, data, method, progress=calibration.progress, watch=audited)
-    kept = _kept_fp32(source.graph, {name: result.peak[name] for name in audited}, calibration.note)
+    audited = audited_tensors(graph)
+    progress = calibration.watched("calibrating")
+    result = calibrate(graph, placement.tensors, data, method, progress=progress, watch=audited)
+    kept = _kept_fp32(graph, {name: result.peak[name] for name in audited}, calibration.note)
     found = CalibrationCache(
         amax=result.amax,
         method=method,
@@ -171,9 +228,17 @@ def _calibrate(
         data_sha256=data.digest(),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
         keep_fp32=kept,
+        equalization=factors,
+        convergence={str(images): round(loss, 3) for images, loss in result.convergence.items() if math.isfinite(loss)},
     )
     cache.save(calibration.cache, found)
     return found
+
+
+def _equalization(graph: ir.Model, placement: Placement, data: CalibrationData, progress: Progress | None) -> str:
+    observers = {name: ChannelObserver() for name in observed_tensors(graph, placement)}
+    observe(graph, observers, data, progress=progress)
+    return encode(equalization(graph, placement, observers))
 
 
 def _kept_fp32(graph: ir.Model, peaks: Mapping[str, float], note: Note) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from deploy.artifacts import ArtifactNames
 from deploy.engine.progress import Progress as BuildProgress
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
+from deploy.quantize.recipe import Recipe
 from deploy.specs import Precision, ShapeProfile
 
 
@@ -21,7 +22,9 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None: ...
 
-    def calibrating(self, done: int, total: int) -> None: ...
+    def counter(self, label: str) -> Callable[[int, int], None]:
+        """Where a step called ``label`` reports (done, total)."""
+        ...
 
     @property
     def phases(self) -> BuildProgress: ...
@@ -36,6 +39,7 @@ class BuildRequest:
     calibration_data: Path | None = None
     calibration_method: str | None = None
     calibration_images: int | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     batch: ShapeProfile | None = None
     backend: str = "auto"
     timing_cache: Path | None = None

@@ -101,7 +101,9 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         ending = [other for other in others if other.nms is not None]
         outputs = _compared(reference, plain, data, progress)
         agreements = [_agreement(reference, other, data, progress) for other in ending]
-        local = [local_failures(reference.graph, other.graph, data) if other.graph else [] for other in plain]
+        local = [
+            local_failures(reference.graph, other.graph, data, _facts(other)) if other.graph else [] for other in plain
+        ]
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
     verdicts = {
         **{id(o): _verdict(reference, o, figures, why, request) for o, figures, why in zip(plain, outputs, local)},
@@ -110,6 +112,11 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
     return VerifyReport(
         reference.name, reference.runner.execution, described, tuple(verdicts[id(other)] for other in others)
     )
+
+
+def _facts(subject: Subject) -> Mapping[str, Any] | None:
+    """How the graph was quantized, as its manifest says."""
+    return subject.runner.manifest.quantization if subject.runner.manifest else None
 
 
 def _compared(

@@ -95,14 +95,14 @@ def test_scales_are_fp16_and_never_clip(amax):
 
 
 def test_scale_of_a_dead_channel_is_the_smallest_fp16_number():
-    levels, scale = quantize_weight(np.array([[0.0, 0.0], [1e-9, -1e-9], [1e-5, -1e-5]], np.float32), 0)
-    np.testing.assert_array_equal(scale[:2], [2.0**-24] * 2)
-    np.testing.assert_array_equal(levels[:2], 0)
-    assert np.abs(levels[2]).max() >= 63
+    quantized = quantize_weight(np.array([[0.0, 0.0], [1e-9, -1e-9], [1e-5, -1e-5]], np.float32), 0)
+    np.testing.assert_array_equal(quantized.scale[:2], [2.0**-24] * 2)
+    np.testing.assert_array_equal(quantized.levels[:2], 0)
+    assert np.abs(quantized.levels[2]).max() >= 63
 
 
 def test_weight_levels_are_symmetric():
-    levels, _ = quantize_weight(np.linspace(-1, 1, 1001, dtype=np.float32)[None], 0)
+    levels = quantize_weight(np.linspace(-1, 1, 1001, dtype=np.float32)[None], 0).levels
     assert (levels.min(), levels.max()) == (-127, 127)
 
 

@@ -1,0 +1,216 @@
+"""Cross-layer equalization: factors for the channels of a graph that make INT8's noise smallest.
+
+One scale serves a whole activation tensor, so a channel that stays small uses few of its 255 levels. Where a factor can
+be moved through the graph (:mod:`deploy.graph.channels`) small channels are made larger and the weights behind them
+smaller. Nagel et al. (ICCV 2019, section 4.1) equalize the ranges of weights, which per-channel scales make needless;
+here the ranges of activations are meant, as in SmoothQuant (Xiao et al., ICML 2023). That has a strength to be tuned;
+here a model of the noise decides, over every tensor that shares a channel.
+
+The model: an activation over [-A, A] gets noise of variance (A/127)²/12 in each value, which reaches the output of each
+reader through its weights; a weight gets (max |w| of its output channel / 127)²/12. Both are counted relative to the
+power of what the reader makes, and summed. In logarithms of the factors the sum is convex (a geometric program): it has
+one minimum, found by gradient descent.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy.errors import InputError
+from deploy.graph.channels import FIXED, Channels
+from deploy.graph.irtools import Array, constant, typed_copy
+from deploy.graph.placement import WEIGHTED, Placement, channel_axis
+from deploy.graph.qdq import INT8_MAX
+from deploy.graph.rescale import rescale
+from deploy.quantize.observers import ChannelObserver
+
+# Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.
+STEPS = 8
+_MOST = 8 * STEPS  # within 1/256 to 256: a channel further below the others is dead
+_ITERATIONS = 200
+_RATE = 0.05
+# max is smoothed to a mean of this power, so that every channel near the largest has its say.
+_POWER = 8
+_ROUNDING = 1 / 12 / INT8_MAX**2
+
+
+def observed_tensors(model: ir.Model, placement: Placement) -> list[str]:
+    """The tensors whose channels :func:`equalization` must know: what is quantized, and what its readers make."""
+    readers = {edge.node for edge in placement.activations}
+    made = [str(node.outputs[0].name) for node in typed_copy(model).graph if node.name in readers]
+    return list(dict.fromkeys([*placement.tensors, *made]))
+
+
+def equalization(model: ir.Model, placement: Placement, seen: Mapping[str, ChannelObserver]) -> Array:
+    """Class of channels (:class:`deploy.graph.channels.Channels`) → n of its factor 2^(n/8), int8.
+
+    Args:
+        model: the FP32 graph.
+        placement: what will be quantized in it.
+        seen: the channels of :func:`observed_tensors` on real images.
+    """
+    graph = typed_copy(model).graph
+    channels = Channels(graph)
+    activations, weights = _noise_sources(graph, channels, placement, seen)
+    logarithm = _descend(channels.count, activations, weights)
+    steps: Array = np.rint(logarithm / np.log(2) * STEPS)
+    return np.clip(steps, -_MOST, _MOST).astype(np.int8)
+
+
+def factors(steps: Array) -> Array:
+    """The factors that :func:`equalization` means."""
+    return np.asarray(np.exp2(steps.astype(np.float64) / STEPS))
+
+
+def encode(steps: Array) -> str:
+    """``steps`` as text, for a JSON document."""
+    return base64.b64encode(steps.astype(np.int8).tobytes()).decode()
+
+
+def decode(text: str) -> Array:
+    """The inverse of :func:`encode`.
+
+    Raises:
+        InputError: not such a text.
+    """
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), np.int8)
+    except ValueError as error:
+        raise InputError("the factors of an equalization cannot be read", got=str(error)) from error
+
+
+def equalized(model: ir.Model, text: str) -> ir.Model:
+    """``model`` with the encoded factors applied.
+
+    Raises:
+        InputError: they are not of this graph.
+    """
+    steps = decode(text)
+    classes = Channels(typed_copy(model).graph).count
+    if len(steps) != classes or steps[FIXED] != 0:
+        raise InputError("the equalization is of another graph", got=f"{len(steps)} factors", expected=f"{classes}")
+    return rescale(model, factors(steps))
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """A quantized tensor: the class of each channel, its reach max |x|, and how much of its noise its readers see."""
+
+    classes: Array
+    reach: Array
+    seen_by: Array
+
+    def noise(self, logarithm: Array) -> tuple[float, Array]:
+        """The noise and its gradient by the logarithm of each channel's factor."""
+        factor = np.exp(logarithm[self.classes])
+        reach = self.reach * factor
+        powers = (reach / reach.max()) ** _POWER
+        amax = reach.max() * powers.mean() ** (1 / _POWER)
+        arriving = self.seen_by / factor**2
+        noise = _ROUNDING * amax**2 * arriving.sum()
+        return float(noise), 2 * float(noise) * (powers / powers.sum() - arriving / max(arriving.sum(), 1e-300))
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A quantized weight [groups, outputs, inputs], its largest tap each: classes and power of the inputs it reads."""
+
+    classes: Array
+    magnitude: Array
+    power: Array
+    relative: float
+
+    def noise(self, logarithm: Array) -> tuple[float, Array]:
+        """The noise and its gradient by the logarithm of each input channel's factor."""
+        factor = np.exp(logarithm[self.classes])
+        scaled = self.magnitude / factor[:, None, :]
+        widest = scaled.argmax(axis=2)
+        peak = np.take_along_axis(scaled, widest[:, :, None], axis=2)[:, :, 0] ** 2
+        arriving = factor**2 * self.power
+        total = arriving.sum(axis=1)
+        noise = _ROUNDING * self.relative * peak.sum(axis=1) * total
+        gradient = 2 * noise[:, None] * arriving / np.maximum(total, 1e-300)[:, None]
+        narrowed = 2 * _ROUNDING * self.relative * peak * total[:, None]
+        for group, (columns, amounts) in enumerate(zip(widest, narrowed)):
+            gradient[group] -= np.bincount(columns, amounts, gradient.shape[1])
+        return float(noise.sum()), gradient
+
+
+def _noise_sources(
+    graph: ir.Graph, channels: Channels, placement: Placement, seen: Mapping[str, ChannelObserver]
+) -> tuple[list[_Activation], list[_Weight]]:
+    nodes = {node.name: node for node in graph}
+    values = {str(v.name): v for v in (*graph.inputs, *(v for node in graph for v in node.outputs))}
+    readers: dict[str, list[ir.Node]] = {}
+    for edge in placement.activations:
+        readers.setdefault(edge.tensor, []).append(nodes[edge.node])
+    activations, weights = [], []
+    for tensor, found in readers.items():
+        observer, classes = seen[tensor], channels.per_channel(values[tensor])
+        if classes is None or len(classes) != len(observer.peaks) or not observer.amax:
+            continue
+        seen_by = np.zeros(len(classes))
+        for node in found:
+            relative = 1 / max(float(seen[str(node.outputs[0].name)].mean_square.sum()), 1e-30)
+            seen_by += relative * _gain_of_noise(node, len(classes))
+            if _mixes_channels(node):
+                weights.append(_weight(node, classes, observer.mean_square, relative))
+        # A channel that is zero throughout has no reach: a thousandth of the largest keeps its factor finite.
+        reach = np.maximum(observer.peaks, 1e-3 * observer.amax)
+        activations.append(_Activation(classes, reach, seen_by))
+    return activations, weights
+
+
+def _gain_of_noise(node: ir.Node, inputs: int) -> Array:
+    """How much of the variance of each input channel arrives at the outputs of ``node``."""
+    if node.op_type not in WEIGHTED:
+        return np.ones(inputs)
+    return np.asarray((_grouped(node, inputs) ** 2).sum(axis=(1, 3)).reshape(-1))
+
+
+def _mixes_channels(node: ir.Node) -> bool:
+    """Whether an output reads several channels: a depthwise weight's scale follows its one input's factor."""
+    weight = constant(node.inputs[1]) if node.op_type in WEIGHTED else None
+    return weight is not None and (node.op_type != "Conv" or weight.shape[1] > 1)
+
+
+def _weight(node: ir.Node, classes: Array, power: Array, relative: float) -> _Weight:
+    grouped = _grouped(node, len(classes))
+    shape = (len(grouped), -1)
+    taps = grouped.shape[3]
+    largest = np.abs(grouped).max(axis=3)
+    return _Weight(classes.reshape(shape), largest, power.reshape(shape), relative * taps)
+
+
+def _grouped(node: ir.Node, inputs: int) -> Array:
+    """The weight as [groups, outputs, inputs, taps], each per group."""
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    if node.op_type != "Conv":
+        return np.asarray((weight if channel_axis(node) == 0 else weight.T)[None, :, :, None])
+    groups = inputs // weight.shape[1]
+    return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+
+
+def _descend(classes: int, activations: list[_Activation], weights: list[_Weight]) -> Array:
+    """The logarithms of the best factors, by Adam (Kingma and Ba, 2015) on the logarithm of the noise."""
+    logarithm, mean, square = (np.zeros(classes) for _ in range(3))
+    for step in range(1, _ITERATIONS + 1):
+        noise, gradient = 0.0, np.zeros(classes)
+        sources: list[_Activation | _Weight] = [*activations, *weights]
+        for source in sources:
+            part, slope = source.noise(logarithm)
+            noise += part
+            gradient += np.bincount(source.classes.reshape(-1), slope.reshape(-1), classes)
+        gradient[FIXED] = 0
+        gradient /= max(noise, 1e-300)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        rate = _RATE * (1 - (step - 1) / _ITERATIONS)
+        logarithm -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-12)
+    return logarithm
