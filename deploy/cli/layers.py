@@ -16,8 +16,8 @@ _MOST_FINDINGS = 8
 def print_layers(report: LayerReport, console: Console) -> None:
     """The table of layers, the worst of them, and tensors near FP16's limits."""
     ranges = {found.tensor: found for found in report.ranges}
-    columns = ["layer", "SQNR dB", "own dB", "max |x|", "FP16 headroom"]
-    columns += ["input clipped at", "of max |x|", "clipped %"] if ranges else []
+    columns = ["layer", "SQNR dB", "own dB", "max |x|", "headroom"]
+    columns += ["input clip", "clipped %"] if ranges else []
     console.table(columns, [_row(loss, ranges) for loss in report.layers])
     console.text(f"\n{worst(report)}")
     for finding in report.findings[:_MOST_FINDINGS]:
@@ -43,10 +43,9 @@ def _row(loss: TensorLoss, ranges: dict[str, Range]) -> list[str]:
     if not ranges:
         return row
     if not (known := [ranges[name] for name in loss.quantized if name in ranges]):
-        return [*row, "", "", ""]
+        return [*row, "", ""]
     tightest = max(known, key=lambda found: found.clipped)
-    share = tightest.clip / tightest.peak if tightest.peak else math.inf
-    return [*row, f"{tightest.clip:.3g}", _factor(share), f"{100 * tightest.clipped:.3f}"]
+    return [*row, f"{tightest.clip:.3g}", f"{100 * tightest.clipped:.3f}"]
 
 
 def _decibel(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Layer by layer: an FP16 or INT8 graph beside its FP32 graph on real images, in memory that does not grow with them."""
+"""Layer by layer: an FP16 or INT8 graph beside its FP32 graph on real images, in bounded memory."""
 
 from __future__ import annotations
 

@@ -59,6 +59,7 @@ def _fact(figure: str, about: str) -> str:
 
 
 def accuracy(layers: Row) -> str:
+    """SQNR by layer, drawn."""
     rows = shown(layers)
     worst = layers["largest_own_loss"], layers["largest_step"]
     return (
@@ -77,6 +78,7 @@ def shown(layers: Row) -> list[Row]:
 
 
 def fp16_range(layers: Row) -> str:
+    """max |x| by layer, drawn, and the tensors that come near FP16's limits."""
     findings = [
         f"<li>{escape(found['layer'])}: {escape(found['why'])}; it {escape(found['outcome'])}</li>"
         for found in layers["findings"]
@@ -124,6 +126,7 @@ def _pareto(found: Row) -> str:
 
 
 def histograms(layers: Row) -> str:
+    """A small picture of each quantized tensor."""
     if not layers["ranges"]:
         return ""
     cards = [
@@ -132,12 +135,13 @@ def histograms(layers: Row) -> str:
         for found in layers["ranges"]
     ]
     return (
-        '<h2>Quantized tensors</h2><p class="quiet">How often each |x| occurs, on a logarithmic scale; what lies beyond '
-        f'the clip <span class="own">is clipped</span>.</p><div class="cards">{"".join(cards)}</div>'
+        '<h2>Quantized tensors</h2><p class="quiet">How often each |x| occurs, on a logarithmic scale; what lies '
+        f'beyond the clip <span class="own">is clipped</span>.</p><div class="cards">{"".join(cards)}</div>'
     )
 
 
 def table(layers: Row) -> str:
+    """The figures of layers, and of every tensor where it is unfolded."""
     ranges = {found["tensor"]: found for found in layers["ranges"]}
     every = layers["tensors"]
     return (
@@ -163,11 +167,7 @@ def _row(row: Row, ranges: Mapping[str, Row], class_: str) -> str:
         decibel(row, "sqnr_db"),
         decibel(row, "own_sqnr_db"),
         f"{row['peak']:.3g}",
-        "any"
-        if row["headroom"] is None
-        else f"{row['headroom']:,.0f}"
-        if row["headroom"] >= 10
-        else f"{row['headroom']:.2g}",
+        _factor(row["headroom"]),
         "FP16" if row["fp16"] else "FP32",
         f"{tightest['clip']:.3g}" if tightest else "",
         f"{100 * tightest['clipped']:.3f}" if tightest else "",
@@ -179,6 +179,13 @@ def _row(row: Row, ranges: Mapping[str, Row], class_: str) -> str:
 def _name(name: str) -> str:
     """A layer's name, which may go on in another line behind a slash or a dot."""
     return escape(name).replace("/", "/<wbr>").replace(".", ".<wbr>")
+
+
+def _factor(value: float | None) -> str:
+    """A headroom: JSON has no infinity for that of a tensor of zeros."""
+    if value is None:
+        return "any"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _both(draw: Callable[[int], str]) -> str:
