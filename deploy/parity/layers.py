@@ -148,18 +148,21 @@ class LayerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: infinities and NaN, which JSON lacks, become None; ``finite`` tells an overflow from none."""
-        own, step = self.largest_own_loss, self.largest_step
         fields = {
             "schema": SCHEMA,
             "images": self.images,
-            "largest_own_loss": own and own.layer,
-            "largest_step": step and step.layer,
+            "largest_own_loss": _place(self.largest_own_loss),
+            "largest_step": _place(self.largest_step),
             "tensors": [asdict(loss) for loss in self.tensors],
             "ranges": [asdict(found) for found in self.ranges],
             "findings": [asdict(finding) for finding in self.findings],
             "search": self.search,
         }
         return dict(_without_infinities(fields))
+
+
+def _place(loss: TensorLoss | None) -> dict[str, str] | None:
+    return None if loss is None else {"layer": loss.layer, "tensor": loss.tensor}
 
 
 def _without_infinities(value: Any) -> Any:

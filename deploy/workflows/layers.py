@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
+from deploy.engine.preflight import graph_of
 from deploy.errors import InputError
 from deploy.graph.beside import Beside, beside
 from deploy.graph.fp16 import FP16_MAX, range_problem
@@ -52,16 +53,11 @@ def check_layers(reference: str, others: Sequence[str], data: Path | None) -> No
         raise InputError("layers are shown of one graph", got=f"{len(others)} files", expected="REFERENCE OTHER")
     for name in (reference, *others):
         if Path(name).suffix == ".plan":
-            graph = _graph_of(Path(name))
+            manifest = read_plan_manifest(Path(name))
+            graph = graph_of(Path(name), manifest.engine if manifest else None)
             raise InputError(
                 "an engine has no inner tensors to look at", got=name, fix=f"Give the graph it was built from: {graph}."
             )
-
-
-def _graph_of(plan: Path) -> str:
-    manifest = read_plan_manifest(plan)
-    known = manifest.engine.onnx_file if manifest and manifest.engine else None
-    return str(plan.with_name(known)) if known else "the .onnx beside it"
 
 
 def explain(reference: Subject, other: Subject, data: CalibrationData, progress: Progress | None = None) -> LayerReport:
@@ -124,19 +120,18 @@ class _Seen:
         self._pair = pair
         self._quantizers = {each.tensor: each for shared in pair.tensors for each in shared.quantizers}
         self._histograms = {name: HistogramObserver() for name in self._quantizers}
-        self._power = {**self._signals(), **self._errors()}
+        self._power = self._watched()
 
-    def _signals(self) -> dict[str, SignalPower]:
+    def _watched(self) -> dict[str, SignalPower]:
         """Of a tensor the precise graph scales by gains, the power is that of the FP32 graph's, the range is not."""
-        pair, signals = self._pair, {}
-        for name in dict.fromkeys([*(shared.name for shared in pair.tensors), *self._quantizers]):
-            signals[name] = SignalPower()
-            signals[pair.exact(name)] = SignalPower(self._histograms.get(name))
-        return signals
-
-    def _errors(self) -> dict[str, SignalPower]:
-        names = [shared.name for shared in self._pair.tensors]
-        return {part(name): ErrorPower() for name in names for part in (self._pair.error, self._pair.own_error)}
+        pair, power = self._pair, dict[str, SignalPower]()
+        computed = [shared.name for shared in pair.tensors]
+        for name in dict.fromkeys([*computed, *self._quantizers]):
+            power[name] = SignalPower()
+            power[pair.exact(name)] = SignalPower(self._histograms.get(name))
+            if name in computed:
+                power[pair.error(name)], power[pair.own_error(name)] = ErrorPower(), ErrorPower()
+        return power
 
     def all(self, data: CalibrationData, progress: Progress | None) -> int:
         """Show everything to its observer; the number of images seen."""
@@ -153,16 +148,16 @@ class _Seen:
     def _groups(self) -> Iterator[list[str]]:
         """As many tensors at a time as one image fills the memory with; :func:`observe` cuts batches to what fits."""
         values = {str(v.name): v for v in _values(self._pair.model.graph)}
-        group: list[str] = []
-        room = calibrate.MEMORY
-        for name in self._power:
+        fed = [name for name in self._power if values[name].is_graph_input()]  # they are in memory anyway
+        group, room = list[str](), calibrate.MEMORY
+        for name in (name for name in self._power if name not in fed):
             size = bytes_per_image(values[name])
             if group and size > room:
                 yield group
                 group, room = [], calibrate.MEMORY
             group.append(name)
             room -= size
-        yield group
+        yield [*group, *fed]
 
     def losses(self) -> Iterator[TensorLoss]:
         before, accumulated = _layers_before(self._pair.tensors), self._sqnr(self._pair.error)

@@ -20,7 +20,7 @@ def decibel(row: Row, key: str) -> str:
     return "exact" if row["finite"] else "overflow"
 
 
-def sqnr_plot(layers: Sequence[Row], own_worst: str | None, step_worst: str | None, width: int) -> str:
+def sqnr_plot(layers: Sequence[Row], own_worst: Row | None, step_worst: Row | None, width: int) -> str:
     """SQNR by layer in dB: accumulated as a line, own as points; the two worst are named."""
     known = [row[key] for row in layers for key in ("sqnr_db", "own_sqnr_db") if row[key] is not None] or [0.0, 60.0]
     low, high = 10 * math.floor(min(known) / 10 - 0.8), 10 * math.ceil(max(known) / 10 + 0.8)
@@ -65,13 +65,12 @@ def _end_labels(frame: Frame, layers: Sequence[Row]) -> str:
     return text("own", x, own + 4, "own") + text("accumulated", x, accumulated + 4, "accumulated")
 
 
-def _named(frame: Frame, layers: Sequence[Row], key: str, layer: str | None, why: str, *, below: bool) -> str:
-    for index, row in enumerate(layers):
-        if row["layer"] == layer:
-            x, y = frame.x(index), frame.y(_level(frame, row, key))
-            ring = dot(x, y, 7, "ring", f"{why}: {layer}")
-            return ring + callout(frame, f"{why}: {layer}", x, y, below=below)
-    return ""
+def _named(frame: Frame, layers: Sequence[Row], key: str, worst: Row | None, why: str, *, below: bool) -> str:
+    if worst is None:
+        return ""
+    x, y = frame.x(layers.index(worst)), frame.y(_level(frame, worst, key))
+    label = f"{why}: {worst['layer']}"
+    return dot(x, y, 7, "ring", label) + callout(frame, label, x, y, below=below)
 
 
 def range_plot(layers: Sequence[Row], width: int) -> str:

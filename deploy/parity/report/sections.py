@@ -41,8 +41,7 @@ def _output_fact(name: str, output: Row) -> str:
 
 
 def _worst_facts(layers: Row) -> list[str]:
-    rows = {row["layer"]: row for row in layers["tensors"]}
-    own, step = rows.get(layers["largest_own_loss"]), rows.get(layers["largest_step"])
+    own, step = worst(layers, "largest_own_loss"), worst(layers, "largest_step")
     facts = []
     if own is not None:
         facts.append(_fact(decibel(own, "own_sqnr_db"), f"by itself, {own['layer']} loses most"))
@@ -61,20 +60,26 @@ def _fact(figure: str, about: str) -> str:
 def accuracy(layers: Row) -> str:
     """SQNR by layer, drawn."""
     rows = shown(layers)
-    worst = layers["largest_own_loss"], layers["largest_step"]
+    named = worst(layers, "largest_own_loss"), worst(layers, "largest_step")
     return (
         "<h2>Accuracy by layer</h2>"
         '<p class="quiet">SQNR, signal power over error power: higher is better, 6 dB are a factor of two in the '
         'error. <span class="accumulated">Accumulated</span>: a layer\'s output in this graph, with all that was lost '
         'before it. <span class="own">Own</span>: what the layer loses by itself, its inputs being exact.</p>'
-        + _both(lambda width: plots.sqnr_plot(rows, *worst, width))
+        + _both(lambda width: plots.sqnr_plot(rows, *named, width))
     )
 
 
 def shown(layers: Row) -> list[Row]:
     """The rows of the short table: layers, and those named as the worst."""
-    named = {layers["largest_own_loss"], layers["largest_step"]}
-    return [row for row in layers["tensors"] if row["is_layer"] or row["layer"] in named]
+    named = worst(layers, "largest_own_loss"), worst(layers, "largest_step")
+    return [row for row in layers["tensors"] if row["is_layer"] or row in named]
+
+
+def worst(layers: Row, key: str) -> Row | None:
+    """The row that ``largest_own_loss`` or ``largest_step`` names."""
+    rows: Sequence[Row] = layers["tensors"]
+    return next((row for row in rows if layers[key] and row["tensor"] == layers[key]["tensor"]), None)
 
 
 def fp16_range(layers: Row) -> str:
@@ -155,8 +160,8 @@ _COLUMNS = ("layer", "SQNR", "own", "max |x|", "FP16 headroom", "held in", "inpu
 
 def _rows(rows: Sequence[Row], layers: Row, ranges: Mapping[str, Row]) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in _COLUMNS)
-    worst = {layers["largest_own_loss"], layers["largest_step"]}
-    body = "".join(_row(row, ranges, "worst" if row["layer"] in worst else "") for row in rows)
+    named = worst(layers, "largest_own_loss"), worst(layers, "largest_step")
+    body = "".join(_row(row, ranges, "worst" if row in named else "") for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
