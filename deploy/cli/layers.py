@@ -19,7 +19,7 @@ def print_layers(report: LayerReport, console: Console) -> None:
     columns = ["layer", "SQNR dB", "own dB", "max |x|", "headroom"]
     columns += ["input clip", "clipped %"] if ranges else []
     console.table(columns, [_row(loss, ranges) for loss in report.layers])
-    console.text(f"\n{worst(report)}")
+    console.text(worst(report))
     for finding in report.findings[:_MOST_FINDINGS]:
         console.text(f"{finding.layer}: {finding.why}; it {finding.outcome}")
     if more := report.findings[_MOST_FINDINGS:]:
@@ -31,11 +31,11 @@ def worst(report: LayerReport) -> str:
     own, step = report.largest_own_loss, report.largest_step
     if own is None:
         return "no layer loses anything"
-    line = f"largest own loss: {own.layer}, {_decibel(own.own_sqnr_db)} dB by itself"
+    line = f"largest own loss: {own.layer}, {_loss(own.own_sqnr_db)} by itself"
     if step is None or step.step_db is None:
         return line
-    fall = f"from {_decibel(step.sqnr_db + step.step_db)} to " if step.finite else "to "
-    return f"{line}; largest step down: {step.layer}, {fall}{_decibel(step.sqnr_db)} dB"
+    fall = f"from {step.sqnr_db + step.step_db:.1f} to " if step.finite else "to "
+    return f"{line}; largest step down: {step.layer}, {fall}{_loss(step.sqnr_db)}"
 
 
 def _row(loss: TensorLoss, ranges: dict[str, Range]) -> list[str]:
@@ -46,6 +46,10 @@ def _row(loss: TensorLoss, ranges: dict[str, Range]) -> list[str]:
         return [*row, "", ""]
     tightest = max(known, key=lambda found: found.clipped)
     return [*row, f"{tightest.clip:.3g}", f"{100 * tightest.clipped:.3f}"]
+
+
+def _loss(value: float) -> str:
+    return f"{value:.1f} dB" if math.isfinite(value) else "an overflow"
 
 
 def _decibel(value: float) -> str:
