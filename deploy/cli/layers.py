@@ -21,7 +21,7 @@ def print_layers(report: LayerReport, console: Console) -> None:
     console.table(columns, [_row(loss, ranges) for loss in report.layers])
     console.text(worst(report))
     for finding in report.findings[:_MOST_FINDINGS]:
-        console.text(f"{finding.layer}: {finding.why}; it {finding.outcome}")
+        console.text(f"{finding.why}; it {finding.outcome}")
     if more := report.findings[_MOST_FINDINGS:]:
         console.text(f"and {len(more)} more tensors near FP16's limits (--json lists them)")
 

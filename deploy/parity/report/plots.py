@@ -32,6 +32,7 @@ def sqnr_plot(layers: Sequence[Row], own_worst: Row | None, step_worst: Row | No
         *_points(frame, layers, "own_sqnr_db", "own"),
         *_points(frame, layers, "sqnr_db", "accumulated"),
         _end_labels(frame, layers),
+        "" if all(row["finite"] for row in layers) else text("overflow", frame.left + 4, frame.y(low) - 6, "callout"),
         _named(frame, layers, "own_sqnr_db", own_worst, "loses most by itself", below=True),
         _named(frame, layers, "sqnr_db", step_worst, "falls most", below=False),
     ]
@@ -131,9 +132,14 @@ def _bars(frame: Frame, counts: Sequence[int], step: float, clip: float, *, kept
     return element("path", d="".join(pieces), class_="kept" if kept else "lost")
 
 
+def metric_of(search: Row) -> str:
+    """What the search has judged by, in words."""
+    return str({"top1": "top-1"}.get(search["metric"], search["metric"]))
+
+
 def pareto_plot(search: Row, width: int) -> str:
     """What each form of the network that was tried loses, with its interval, against its latency."""
-    points, metric = search["pareto"], search["metric"]
+    points, metric = search["pareto"], metric_of(search)
     latency = [point["latency"] for point in points]
     drops = [search["budget"], *(point[key] for point in points for key in ("low", "high", "drop"))]
     x_pad, y_pad = ((max(each) - min(each)) * 0.08 or 1e-3 for each in (latency, drops))

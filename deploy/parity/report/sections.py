@@ -84,10 +84,7 @@ def worst(layers: Row, key: str) -> Row | None:
 
 def fp16_range(layers: Row) -> str:
     """max |x| by layer, drawn, and the tensors that come near FP16's limits."""
-    findings = [
-        f"<li>{escape(found['layer'])}: {escape(found['why'])}; it {escape(found['outcome'])}</li>"
-        for found in layers["findings"]
-    ]
+    findings = [f"<li>{escape(found['why'])}; it {escape(found['outcome'])}</li>" for found in layers["findings"]]
     said = f"<ul>{''.join(findings)}</ul>" if findings else "<p>No tensor comes near the limits of FP16.</p>"
     return (
         "<h2>Range in FP16</h2>"
@@ -99,10 +96,26 @@ def fp16_range(layers: Row) -> str:
 
 
 def search(found: Row | None) -> str:
-    """What the build's search for layers to leave in FP16 has measured."""
-    if found is None:
+    """What the build's search for layers to leave in FP16 has measured; nothing where another version wrote it."""
+    if found is None or not _readable(found):
         return ""
     return _sensitivity(found) + _pareto(found)
+
+
+_SEARCH_NUMBERS = {"sensitivity": ("drop",), "pareto": ("int8_mac_share", "latency", "drop", "low", "high")}
+
+
+def _readable(found: Row) -> bool:
+    try:
+        rows = [(row, keys) for part, keys in _SEARCH_NUMBERS.items() for row in found[part]]
+        numbers = [found["budget"], *(row[key] for row, keys in rows for key in keys)]
+        texts = [found["metric"], *(row["layer"] for row in found["sensitivity"])]
+        texts += [row["latency_how"] for row in found["pareto"]]
+        lists = [row["fp16_layers"] for row in found["pareto"] if row["chosen"] in (True, False)]
+    except (KeyError, TypeError):
+        return False
+    fits = zip((numbers, texts, lists), (int | float, str, list), strict=True)
+    return all(isinstance(value, kind) for values, kind in fits for value in values)
 
 
 def _sensitivity(found: Row) -> str:
@@ -114,7 +127,7 @@ def _sensitivity(found: Row) -> str:
         for layer in layers
     ]
     return (
-        f'<h2>Sensitivity</h2><p class="quiet">Points of {escape(found["metric"])} that are lost with this layer alone '
+        f'<h2>Sensitivity</h2><p class="quiet">Points of {escape(plots.metric_of(found))} that are lost with this layer alone '
         f'in INT8.</p><div class="bars">{"".join(bars)}</div>'
     )
 

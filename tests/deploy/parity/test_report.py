@@ -164,9 +164,16 @@ def test_a_search_without_a_front_still_shows_sensitivities():
     assert "Accuracy against latency" not in text
 
 
+@pytest.mark.parametrize("other", [{}, {"sensitivity": 3}, {**SEARCH, "budget": "1"}, {**SEARCH, "pareto": [{}]}])
+def test_a_search_that_another_version_wrote_is_left_to_programs(other):
+    page = Page(render(document(LOSSES, search=other)))
+    assert "Sensitivity" not in page.text
+    assert json.loads(page.script)["layers"]["search"] == other
+
+
 def test_tensors_near_the_limits_are_listed():
     finding = RangeFinding("a", "a/Conv", "'a' reaches 3e4", "stays FP32")
-    assert "a/Conv: 'a' reaches 3e4; it stays FP32" in Page(render(document(LOSSES, findings=[finding]))).text
+    assert "'a' reaches 3e4; it stays FP32" in Page(render(document(LOSSES, findings=[finding]))).text
     assert "No tensor comes near the limits of FP16." in Page(render(document(LOSSES))).text
 
 
