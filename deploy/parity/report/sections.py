@@ -127,8 +127,8 @@ def _sensitivity(found: Row) -> str:
         for layer in layers
     ]
     return (
-        f'<h2>Sensitivity</h2><p class="quiet">Points of {escape(plots.metric_of(found))} that are lost with this layer alone '
-        f'in INT8.</p><div class="bars">{"".join(bars)}</div>'
+        f'<h2>Sensitivity</h2><p class="quiet">Points of {escape(plots.metric_of(found))} that are lost with this '
+        f'layer alone in INT8.</p><div class="bars">{"".join(bars)}</div>'
     )
 
 
