@@ -13,7 +13,7 @@ from deploy.parity.layers import LayerReport, Range, RangeFinding, TensorLoss
 from deploy.parity.report import render
 from deploy.parity.report.svg import Frame, power_of_ten, ticks
 
-HOSTILE = """</script><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
+HOSTILE = """</script ></script><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
 VOID = {"meta", "br", "wbr", "img", "input", "link", "hr"}
 
 
