@@ -31,28 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, metavar="X", help="largest allowed error relative to the largest output"
     )
     parser.add_argument("--layers", action="store_true", help="what each layer of an FP16 or INT8 graph loses")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="the same with plots, as a page for any browser",
-    )
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="the same with plots, as a page for browsers")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where graphs run")
     add_network_options(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.artifacts import check_writable
     from deploy.workflows.verify import VerifyRequest, verify
 
-    if args.images < 1:
-        raise InputError("--images is a count", got=args.images, expected="1 or more")
-    if args.tolerance is not None and not args.tolerance > 0:
-        raise InputError("a tolerance is a relative error", got=args.tolerance, expected="more than 0, such as 1e-4")
-    if args.report is not None:
-        if not args.layers:
-            raise InputError("--report is the page of --layers", got="no --layers", fix="Add --layers.")
-        check_writable(args.report)
+    _check(args)
     request = VerifyRequest(
         reference=args.reference,
         others=tuple(args.others),
@@ -69,6 +56,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.report is not None:
         _write(args.report, report, console)
     return 0 if report.passed else CheckFailed.exit_code
+
+
+def _check(args: argparse.Namespace) -> None:
+    from deploy.artifacts import check_writable
+
+    if args.images < 1:
+        raise InputError("--images is a count", got=args.images, expected="1 or more")
+    if args.tolerance is not None and not args.tolerance > 0:
+        raise InputError("a tolerance is a relative error", got=args.tolerance, expected="more than 0, such as 1e-4")
+    if args.report is not None:
+        if not args.layers:
+            raise InputError("--report is the page of --layers", got="no --layers", fix="Add --layers.")
+        check_writable(args.report)
 
 
 def _write(path: Path, report: VerifyReport, console: Console) -> None:
