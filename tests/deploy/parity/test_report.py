@@ -146,6 +146,13 @@ def test_hostile_names_are_text():
     assert html.count("</script>") == 1
 
 
+def test_a_file_name_that_is_no_text_can_be_written():
+    whole = document(LOSSES, name="net\udcff.onnx")
+    html = render(whole).encode().decode()
+    assert "<h1>net?.onnx</h1>" in html
+    assert json.loads(Page(html).script) == whole
+
+
 def test_overflow_and_exactness_are_told_apart():
     lost = loss("lost", -math.inf, -math.inf, math.inf, peak=1e5, finite=False)
     text = Page(render(document([loss("kept", math.inf, math.inf, None, fp16=False), lost]))).text
