@@ -14,8 +14,8 @@ from deploy.parity.report.style import CSS
 def render(document: Mapping[str, Any]) -> str:
     """The HTML of a document of ``verify --layers --json`` (:meth:`deploy.workflows.verify.VerifyReport.to_dict`).
 
-    Names of files, layers and tensors are escaped: they are a stranger's. Bytes of file names that are no UTF-8 are shown
-    as ``?``; the JSON has them.
+    Names of files, layers and tensors are escaped: they are a stranger's. Bytes of file names that are no UTF-8 are
+    shown as ``?``; the JSON has them.
     """
     layers, (verdict,) = document["layers"], document["verdicts"]
     body = [
