@@ -67,9 +67,9 @@ def sha256_file(path: Path) -> str:
 def write_error(path: Path, error: OSError) -> DeployError:
     """The clear form of an operating-system error met while writing ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MachineError(f"no space left to write {path}", fix="Free disk space or choose another folder with -o.")
+        return MachineError(f"no space left to write {path}", fix="Free disk space or choose another folder.")
     reason = error.strerror or str(error)
-    return InputError(f"cannot write {path}", got=reason.lower(), fix="Choose a writable path with -o.")
+    return InputError(f"cannot write {path}", got=reason.lower(), fix="Choose a writable path.")
 
 
 def check_writable(path: Path) -> None:

@@ -122,15 +122,17 @@ def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
 
 
 def _next_step(plan: Path, engine: EngineInfo | None) -> str:
-    graph = plan.parent / engine.onnx_file if engine is not None else _graph_beside(plan)
+    graph = graph_of(plan, engine)
     if graph.is_file():
         run = f"Run its graph here: python infer.py --engine {graph} IMAGE."
         return f"{run} {_rebuild(plan)}" if hardware.devices() else run
     return _rebuild(plan)
 
 
-def _graph_beside(plan: Path) -> Path:
-    """The graph a plan without a manifest was built from, by its name: ``net.int8.rtx.plan`` → ``net.int8.onnx``."""
+def graph_of(plan: Path, engine: EngineInfo | None) -> Path:
+    """The graph a plan was built from, by its manifest or else its name: ``net.int8.rtx.plan`` → ``net.int8.onnx``."""
+    if engine is not None:
+        return plan.parent / engine.onnx_file
     return plan.with_name(plan.name.removesuffix(".plan").removesuffix(".rtx") + ".onnx")
 
 

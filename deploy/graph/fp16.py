@@ -32,6 +32,8 @@ from deploy.graph.irtools import (
 FP16_MAX = 65504.0
 # Smallest normal number: below it FP16 loses one bit of precision per halving.
 FP16_TINY = 2.0**-14
+# How many times larger than anything seen an activation may grow before it overflows.
+HEADROOM = 4.0
 # Rounding to FP16 costs a weight tensor at most 2^-11 of its norm, unless subnormals dominate it.
 _MAX_WEIGHT_ERROR = 2.0**-8
 
@@ -83,7 +85,7 @@ def audited_tensors(model: ir.Model) -> list[str]:
     return [str(v.name) for node in graph if not _is_qdq(node) for v in used_outputs(node) if is_float(v)]
 
 
-def range_audit(model: ir.Model, activation_amax: Mapping[str, float], headroom: float = 4.0) -> dict[str, str]:
+def range_audit(model: ir.Model, activation_amax: Mapping[str, float], headroom: float = HEADROOM) -> dict[str, str]:
     """Nodes to keep in FP32 on the evidence of real data: name → reason. An empty ``activation_amax`` audits nothing.
 
     A tensor beyond ``65504 / headroom`` may overflow on an image not seen yet, and one that never reaches 2^-14 lives
@@ -97,12 +99,13 @@ def range_audit(model: ir.Model, activation_amax: Mapping[str, float], headroom:
     for node in typed_copy(model).graph:
         for value in (*node.inputs, *node.outputs):
             amax = activation_amax.get(str(value.name)) if value is not None else None
-            if value is not None and amax is not None and (reason := _range_problem(str(value.name), amax, headroom)):
+            if value is not None and amax is not None and (reason := range_problem(str(value.name), amax, headroom)):
                 found.setdefault(str(node.name), reason)
     return found
 
 
-def _range_problem(name: str, amax: float, headroom: float) -> str | None:
+def range_problem(name: str, amax: float, headroom: float = HEADROOM) -> str | None:
+    """Why FP16 does not fit tensor ``name`` that reaches ``amax``; None where it does."""
     if not amax * headroom <= FP16_MAX:
         return f"'{name}' reaches {amax:.4g}, FP16 ends at {FP16_MAX:.0f}"
     if 0 < amax < FP16_TINY:

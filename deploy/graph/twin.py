@@ -32,6 +32,8 @@ from deploy.graph.irtools import (
 from deploy.graph.lift import lift
 from deploy.specs import Precision
 
+# X rounded to FP16, which readers of the precise graph's X see, is X/rounded.
+ROUNDED = "/rounded"
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -97,8 +99,8 @@ def _round(graph: ir.Graph, value: ir.Value) -> None:
     readers = list(value.uses())
     if not readers:
         return
-    down = cast(value, ir.DataType.FLOAT16, f"{value.name}/rounded/fp16")
-    up = cast(down.outputs[0], ir.DataType.FLOAT, f"{value.name}/rounded")
+    down = cast(value, ir.DataType.FLOAT16, f"{value.name}{ROUNDED}/fp16")
+    up = cast(down.outputs[0], ir.DataType.FLOAT, f"{value.name}{ROUNDED}")
     insert_after(graph, value, [down, up])
     for node, index in readers:
         node.replace_input_with(index, up.outputs[0])

@@ -124,7 +124,7 @@ class Accumulator:
             mean_abs=self._sum_abs / self._elements,
             relative=self._max_abs / self._largest if self._largest else math.inf,
             cosine=min(self._cosine, self._column_cosine()),
-            sqnr_db=_decibel(self._signal_power, self._error_power),
+            sqnr_db=decibel(self._signal_power, self._error_power),
             top1=self._same_top1 / self._rows,
             spread=self._spread(),
             finite=True,
@@ -146,7 +146,8 @@ def _added(total: Array | float, values: Array) -> Array | float:
     return total + values if np.shape(total) in ((), values.shape) else math.nan
 
 
-def _decibel(signal: float, error: float) -> float:
+def decibel(signal: float, error: float) -> float:
+    """SQNR in dB of two powers."""
     if error == 0:
         return math.inf
     return 10 * math.log10(signal / error) if signal else -math.inf

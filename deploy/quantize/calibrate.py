@@ -130,12 +130,12 @@ def observe(
 
 def _images_in_memory(model: ir.Model) -> int:
     """How many images' outputs fit into :data:`MEMORY`, as far as shapes are known."""
-    bytes_per_image = sum(_elements(value) * 4 for value in model.graph.outputs)
-    return max(1, MEMORY // max(1, bytes_per_image))
+    return max(1, MEMORY // max(1, sum(map(bytes_per_image, model.graph.outputs))))
 
 
-def _elements(value: ir.Value) -> int:
-    return math.prod(dim for dim in list(value.shape or ())[1:] if isinstance(dim, int))
+def bytes_per_image(value: ir.Value) -> int:
+    """What one image needs of an FP32 tensor, as far as its shape is known."""
+    return 4 * math.prod(dim for dim in list(value.shape or ())[1:] if isinstance(dim, int))
 
 
 def _show(observers: Mapping[str, Observer], values: Mapping[str, Array], batch: int) -> None:

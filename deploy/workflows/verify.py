@@ -15,10 +15,12 @@ from deploy.parity.compare import Comparison
 from deploy.parity.detections import DETECTION_LIMITS, Agreement, compare_detections
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
+from deploy.parity.layers import LayerReport
 from deploy.parity.limits import DEFAULT_LIMITS, coarser
 from deploy.runtime.base import Array
 from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.specs import NetworkOptions, Precision
+from deploy.workflows.layers import check_layers, explain
 from deploy.workflows.local import local_failures
 from deploy.workflows.subjects import Subject, open_subject
 
@@ -31,13 +33,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """What to compare: ``others`` with ``reference``, on ``data`` (a folder or .npz) or on synthetic images."""
+    """What to compare: ``others`` with ``reference``, on ``data`` (a folder or .npz) or on synthetic images.
+
+    With ``layers`` the one other is an FP16 or INT8 graph, and what each of its layers loses is told too.
+    """
 
     reference: str
     others: tuple[str, ...]
     data: Path | None = None
     images: int = MOST_IMAGES
     tolerance: float | None = None
+    layers: bool = False
     device: str = "auto"
     network: NetworkOptions = NetworkOptions()
 
@@ -80,19 +86,33 @@ class VerifyReport:
     reference_execution: str
     inputs: str
     verdicts: tuple[Verdict, ...]
+    layers: LayerReport | None = None
 
     @property
     def passed(self) -> bool:
         return all(verdict.passed for verdict in self.verdicts)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            "reference_execution": self.reference_execution,
+            "inputs": self.inputs,
+            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
+            "passed": self.passed,
+            **({"layers": self.layers.to_dict()} if self.layers else {}),
+        }
 
-def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyReport:
-    """Compare in one pass over the inputs.
+
+def verify(request: VerifyRequest, warn: Warn, progress: Progress, explaining: Progress | None = None) -> VerifyReport:
+    """Compare in one pass over the inputs; ``explaining`` is the progress through those that follow for layers.
 
     Raises:
-        InputError: a file is unreadable, the tensors do not correspond, or INT8 is to be judged without real images.
+        InputError: a file is unreadable, the tensors do not correspond, or INT8 or layers are to be judged without real
+            images; see also :func:`deploy.workflows.layers.explain`.
         MachineError: an engine cannot run here.
     """
+    if request.layers:
+        check_layers(request.reference, request.others, request.data)
     with ExitStack() as opened:
         reference, *others = [_open(name, request, opened, warn) for name in (request.reference, *request.others)]
         _check_preprocessing(reference, others)
@@ -104,13 +124,14 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress) -> VerifyRepo
         local = [
             local_failures(reference.graph, other.graph, data, _facts(other)) if other.graph else [] for other in plain
         ]
+        layers = explain(reference, others[0], data, explaining) if request.layers and data else None
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
     verdicts = {
         **{id(o): _verdict(reference, o, figures, why, request) for o, figures, why in zip(plain, outputs, local)},
         **{id(other): _matched(reference, other, agreement) for other, agreement in zip(ending, agreements)},
     }
     return VerifyReport(
-        reference.name, reference.runner.execution, described, tuple(verdicts[id(other)] for other in others)
+        reference.name, reference.runner.execution, described, tuple(verdicts[id(other)] for other in others), layers
     )
 
 

@@ -187,7 +187,7 @@ def test_places_where_no_file_can_be(tmp_path, path, reason, write):
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match=rf"cannot write .*{path} \(got {reason}\). Choose a writable path with -o"):
+    with pytest.raises(InputError, match=rf"cannot write .*{path} \(got {reason}\). Choose a writable path."):
         write(tmp_path / path)
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder", "pipe"}
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
