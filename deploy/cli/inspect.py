@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.console import Console
+from deploy.cli.facts import headroom_rows
 from deploy.cli.options import add_architecture_options, architecture_options
 from deploy.errors import InputError
 from deploy.manifest import Manifest, read_plan_manifest
@@ -110,9 +111,10 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
     rows += [["parity", _parity(figures)] for figures in manifest.parity]
     if manifest.quantization:
         facts = manifest.quantization
-        plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
         rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
-        rows += [row for key in sorted(facts.keys() - plain.keys()) for row in _by_reason(key, facts[key])]
+        by_reason = sorted(key for key, value in facts.items() if isinstance(value, dict))
+        rows += [row for key in by_reason for row in _by_reason(key, facts[key])] + headroom_rows(facts)
     return rows
 
 

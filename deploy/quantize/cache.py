@@ -12,7 +12,7 @@ from typing import Any
 from deploy.artifacts import write_bytes
 from deploy.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class CalibrationCache:
         data_sha256: of the images (:meth:`deploy.data.CalibrationData.digest`).
         preprocessing_sha256: :meth:`deploy.specs.Preprocessing.digest`, None for arrays fed as they are.
         keep_fp32: node that these images show to leave FP16's range → reason.
+        peak: tensor → max |x| seen, for :func:`deploy.graph.headroom.headroom`.
     """
 
     amax: Mapping[str, float]
@@ -36,6 +37,7 @@ class CalibrationCache:
     data_sha256: str
     preprocessing_sha256: str | None
     keep_fp32: Mapping[str, str] = field(default_factory=dict)
+    peak: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -94,19 +96,24 @@ def why_not_reusable(
 
 
 def _from_fields(fields: Mapping[str, Any]) -> CalibrationCache:
-    amax = {str(name): float(value) for name, value in fields["amax"].items()}
-    if unusable := [name for name, value in amax.items() if not (math.isfinite(value) and value >= 0)]:
-        raise ValueError(f"range of '{unusable[0]}' is {amax[unusable[0]]}")
     preprocessing = fields["preprocessing_sha256"]
     return CalibrationCache(
-        amax=amax,
+        amax=_ranges(fields["amax"]),
         method=_text(fields["method"]),
         images=int(fields["images"]),
         graph_sha256=_text(fields["graph_sha256"]),
         data_sha256=_text(fields["data_sha256"]),
         preprocessing_sha256=None if preprocessing is None else _text(preprocessing),
         keep_fp32={str(node): _text(reason) for node, reason in fields["keep_fp32"].items()},
+        peak=_ranges(fields["peak"]),
     )
+
+
+def _ranges(values: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(name): float(value) for name, value in values.items()}
+    if unusable := [name for name, value in found.items() if not (math.isfinite(value) and value >= 0)]:
+        raise ValueError(f"range of '{unusable[0]}' is {found[unusable[0]]}")
+    return found
 
 
 def _text(value: object) -> str:

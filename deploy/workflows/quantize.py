@@ -12,13 +12,14 @@ import onnx_ir as ir
 from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.files import graph_digest
-from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
+from deploy.graph.fp16 import audited_tensors, to_fp16, weights_outside_fp16
 from deploy.graph.placement import Placement, place
 from deploy.graph.qdq import insert_qdq
 from deploy.quantize import cache
 from deploy.quantize.cache import CalibrationCache
-from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe
-from deploy.quantize.observers import MaxObserver
+from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate
+from deploy.workflows.fp16_range import kept_fp32, peaks_on
+from deploy.workflows.implicit import implicit_tensors, read_ranges
 from deploy.workflows.source import Source
 
 Note = Callable[[str], None]
@@ -27,29 +28,39 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Quantized:
-    """A precise graph and the facts of its making, for the manifest."""
+    """A precise graph and the facts of its making, for the manifest.
+
+    Attributes:
+        amax: tensor of the FP32 graph → the range it was given, empty but for INT8.
+        peaks: tensor of the FP32 graph → max |x| on real images, empty without images.
+    """
 
     graph: ir.Model
     facts: dict[str, Any] | None = None
+    amax: Mapping[str, float] = field(default_factory=dict)
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to calibrate: the data (None: only a fitting cache will do), the method, and where the cache lies."""
+    """How to calibrate: the data (None: only a fitting cache will do), the method, and where the cache lies.
+
+    ``trt_cache`` is a calibration cache of TensorRT's: read where it exists, else ranges for all it holds are found.
+    """
 
     data: CalibrationData | None
     cache: Path
     method: str | None = None
     note: Note = field(default=lambda text: None)
     progress: Progress | None = None
+    trt_cache: Path | None = None
 
 
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
     """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
-    kept = _kept_fp32(source.graph, _peaks(source.graph, data) if data else {}, note)
-    audited = "real images" if data else "none: no images were given"
-    facts = {"fp32_nodes": kept, "range_audit": audited}
-    return Quantized(to_fp16(source.graph, kept), facts)
+    peaks = peaks_on(source.graph, data)
+    kept = kept_fp32(source.graph, peaks, note)
+    return Quantized(to_fp16(source.graph, kept), {"fp32_nodes": kept}, peaks=peaks)
 
 
 def to_int8(source: Source, calibration: Calibration) -> Quantized:
@@ -99,7 +110,7 @@ class Int8:
             "left_out": dict(placement.left_out),
             "fp32_nodes": dict(ranges.keep_fp32),
         }
-        return Quantized(graph, facts)
+        return Quantized(graph, facts, ranges.amax, ranges.peak)
 
 
 def _without_dead(
@@ -122,6 +133,8 @@ def _why_dead(tensor: str, ranges: CalibrationCache) -> str:
 
 
 def _ranges(source: Source, placement: Placement, calibration: Calibration) -> CalibrationCache:
+    if calibration.trt_cache is not None and calibration.trt_cache.exists():
+        return _given(source, placement, calibration, calibration.trt_cache)
     reason = _why_not_cached(source, placement, calibration)
     if reason is None:
         calibration.note(f"reusing the ranges in {calibration.cache}")
@@ -150,7 +163,7 @@ def _why_not_cached(source: Source, placement: Placement, calibration: Calibrati
         graph_sha256=graph_digest(source.graph),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
         method=calibration.method or (DEFAULT_METHOD if data else known.method),
-        tensors=placement.tensors,
+        tensors=_wanted(source, placement, calibration),
         data_sha256=data.digest() if data else None,
     )
 
@@ -161,8 +174,9 @@ def _calibrate(
     method, preprocessing = calibration.method or DEFAULT_METHOD, source.manifest.preprocessing
     calibration.note(f"calibrating on {data.describe()} by {method}")
     audited = audited_tensors(source.graph)
-    result = calibrate(source.graph, placement.tensors, data, method, progress=calibration.progress, watch=audited)
-    kept = _kept_fp32(source.graph, {name: result.peak[name] for name in audited}, calibration.note)
+    tensors = _wanted(source, placement, calibration)
+    result = calibrate(source.graph, tensors, data, method, progress=calibration.progress, watch=audited)
+    peaks = {name: result.peak[name] for name in audited}
     found = CalibrationCache(
         amax=result.amax,
         method=method,
@@ -170,21 +184,23 @@ def _calibrate(
         graph_sha256=graph_digest(source.graph),
         data_sha256=data.digest(),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
-        keep_fp32=kept,
+        keep_fp32=kept_fp32(source.graph, peaks, calibration.note),
+        peak=peaks,
     )
     cache.save(calibration.cache, found)
     return found
 
 
-def _kept_fp32(graph: ir.Model, peaks: Mapping[str, float], note: Note) -> dict[str, str]:
-    """Nodes that must not compute in FP16 → reason; ``peaks`` are max |x| of the audited tensors on real images."""
-    kept = weights_outside_fp16(graph) | range_audit(graph, peaks)
-    for node, reason in kept.items():
-        note(f"{node} stays FP32: {reason}")
-    return kept
+def _wanted(source: Source, placement: Placement, calibration: Calibration) -> tuple[str, ...]:
+    """The tensors to find ranges of: those to quantize, and for implicit quantization all others too."""
+    others = implicit_tensors(source.graph) if calibration.trt_cache else []
+    return tuple(dict.fromkeys([*placement.tensors, *others]))
 
 
-def _peaks(graph: ir.Model, data: CalibrationData) -> dict[str, float]:
-    observers = {name: MaxObserver() for name in audited_tensors(graph)}
-    observe(graph, observers, data)
-    return {name: observer.amax for name, observer in observers.items()}
+def _given(source: Source, placement: Placement, calibration: Calibration, path: Path) -> CalibrationCache:
+    """The ranges in a calibration cache of TensorRT's. It says nothing of FP16: that is judged on the data."""
+    amax, made_by = read_ranges(path, placement.tensors)
+    calibration.note(f"taking the ranges from {path} ({made_by}): no calibration")
+    peaks = peaks_on(source.graph, calibration.data)
+    kept = kept_fp32(source.graph, peaks, calibration.note)
+    return CalibrationCache(amax, made_by, 0, "", "", None, kept, peaks)

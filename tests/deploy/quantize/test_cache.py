@@ -31,8 +31,8 @@ def test_what_is_saved_is_loaded(tmp_path, cache):
     ("change", "text"),
     [
         (lambda fields: "{", "cannot be read"),
-        (lambda fields: "[]", "schema None; expected schema 1"),
-        (lambda fields: json.dumps({**fields, "schema": SCHEMA + 1}), "got schema 2; expected schema 1"),
+        (lambda fields: "[]", "schema None; expected schema 2"),
+        (lambda fields: json.dumps({**fields, "schema": SCHEMA + 1}), "got schema 3; expected schema 2"),
         (lambda fields: json.dumps({**fields, "amax": {"wide": float("nan")}}), "range of 'wide' is nan"),
         (lambda fields: json.dumps({**fields, "amax": {"wide": -1}}), "range of 'wide' is -1.0"),
         (lambda fields: json.dumps({**fields, "amax": [1]}), "cannot be read"),
