@@ -145,6 +145,7 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
     if manifest.quantization:
         facts = manifest.quantization
         plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+        plain.pop("range_audit", None)  # it has a row of its own
         rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
         by_reason = sorted(key for key, value in facts.items() if isinstance(value, dict))
         rows += [row for key in by_reason for row in _by_reason(key, facts[key])] + headroom_rows(facts)
