@@ -25,7 +25,7 @@ from deploy.parity.compare import Comparison
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
-from deploy.workflows.implicit import written_ranges
+from deploy.workflows.implicit import check_tensors, written_ranges
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, to_half, to_int8
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
@@ -91,6 +91,8 @@ def _check_cache(request: BuildRequest) -> None:
 def _check_source(source: Source, request: BuildRequest) -> None:
     if source.precision is request.precision:
         _check_as_it_is(source, request)
+    if request.calibration_cache is not None:
+        check_tensors(source)
     axis, batch = batch_of(source.manifest.inputs), request.batch
     if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
         fix = "Leave --batch out, or export with --batch dynamic."

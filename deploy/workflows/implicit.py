@@ -9,10 +9,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy.errors import InputError
+from deploy.graph import files
 from deploy.graph.fp16 import audited_tensors
 from deploy.graph.irtools import is_float, typed_copy
 from deploy.quantize import trt_cache
 from deploy.quantize.trt_cache import VERSION
+from deploy.workflows.source import Source
 
 _NAMED = 3
 
@@ -23,6 +25,28 @@ def implicit_tensors(graph: ir.Model) -> list[str]:
     Not constants: TensorRT quantizes weights itself, and has names of its own for the rest of them.
     """
     return [str(value.name) for value in typed_copy(graph).graph.inputs if is_float(value)] + audited_tensors(graph)
+
+
+def check_tensors(source: Source) -> None:
+    """A cache speaks of the tensors of a file by name: what is quantized must hold the same ones.
+
+    A convolution's output, once a batch norm was folded into it, holds other numbers under its old name.
+
+    Raises:
+        InputError: the graph was simplified, or its opset raised from below 19.
+    """
+    if source.as_filed:
+        return
+    try:
+        filed = audited_tensors(files.load(source.path))
+    except InputError:  # an opset that was raised, or functions
+        filed = []
+    if set(filed) != set(audited_tensors(source.graph)):
+        raise InputError(
+            f"a calibration cache is of the tensors of a file, and {source.path} is changed before it is quantized",
+            expected="a simplified graph of opset 19 or newer",
+            fix=f"Simplify it first: onnxsim {source.path} simple.onnx --target-opset 19. Then build from that.",
+        )
 
 
 def read_ranges(path: Path, tensors: Collection[str]) -> tuple[dict[str, float], str]:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from commands import Cli, foreign, write_images
+from graphs import old_graph
 
 from deploy.errors import CheckFailed
 from deploy.graph.qdq import scale_of
@@ -63,6 +64,14 @@ def test_every_tensor_of_the_network_has_its_range(cli: Cli):
     amax = parse(Path("net.cache").read_bytes(), "net.cache")
     assert list(amax) == ["image", *names]
     assert amax == pytest.approx({name: float(np.abs(values).max()) for name, values in seen.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("opset", [13, 19])
+def test_not_of_a_file_that_is_simplified_first(cli: Cli, opset: int):
+    """Its batch norm folded, the tensor ``convolved`` is another than that of the file."""
+    onnx.save(old_graph(opset), "net.onnx")
+    error = cli.refused(2, *INT8, *DATA, *CACHE)
+    assert error.startswith("a calibration cache is of the tensors of a file, and net.onnx is changed before")
 
 
 def test_ranges_without_all_tensors_are_not_reused_for_a_cache(cli: Cli):
