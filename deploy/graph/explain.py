@@ -13,7 +13,7 @@ from deploy.graph.irtools import typed_copy
 from deploy.graph.macs import node_macs
 from deploy.graph.placement import place
 from deploy.graph.residual import residual_additions
-from deploy.graph.rules import INT8, NO_CONVOLUTION, RANGE, SKIP_BRANCH, WEIGHTED, quantizing, rule_of
+from deploy.graph.rules import INT8, MOVING, NO_CONVOLUTION, RANGE, SKIP_BRANCH, WEIGHTED, quantizing, rule_of
 from deploy.graph.squeeze_excite import gate_nodes
 
 # The rule of what the table would quantize and this graph does not.
@@ -78,7 +78,7 @@ def explain(model: ir.Model, left_out: Mapping[str, str] | None = None) -> Expla
     graph = typed_copy(model).graph
     if any(node.op_type == _DEQUANTIZE for node in graph):
         others = {node: (LEFT_OUT, reason) for node, reason in (left_out or {}).items()}
-        return Explanation(_choices(graph, _dequantized(graph), others), planned=False)
+        return Explanation(_choices(graph, _read_in_int8(graph), others), planned=False)
     if any(value.dtype == ir.DataType.FLOAT16 for node in graph for value in node.outputs):
         raise InputError("an FP16 graph has no INT8 placement", expected="the FP32 graph, or the INT8 graph")
     unfit = weights_outside_fp16(model)
@@ -87,13 +87,20 @@ def explain(model: ir.Model, left_out: Mapping[str, str] | None = None) -> Expla
     return Explanation(_choices(graph, placed | _behind_splits(graph, placed), others), planned=True)
 
 
-def _dequantized(graph: ir.Graph) -> set[tuple[str, int]]:
-    sources = ((node, index, value.producer()) for node in graph for index, value in enumerate(node.inputs) if value)
-    read = {(str(node.name), index) for node, index, source in sources if source and source.op_type == _DEQUANTIZE}
-    read |= _behind_splits(graph, read)
+def _read_in_int8(graph: ir.Graph) -> set[tuple[str, int]]:
+    read = {(str(node.name), i) for node in graph for i, value in enumerate(node.inputs) if _dequantized(value)}
     # A product computes in INT8 where both its factors are.
     half = {(str(node.name), 0) for node in graph if node.op_type in WEIGHTED and (str(node.name), 1) not in read}
     return read - half
+
+
+def _dequantized(value: ir.Value | None) -> bool:
+    """Whether a tensor comes out of DequantizeLinear, perhaps moved since: other tools put pairs before a pool."""
+    node = None if value is None else value.producer()
+    if node is None:
+        return False
+    moved = node.inputs if node.op_type == "Concat" else node.inputs[:1] if node.op_type in MOVING else ()
+    return node.op_type == _DEQUANTIZE or (bool(moved) and all(map(_dequantized, moved)))
 
 
 def _behind_splits(graph: ir.Graph, read: Reads) -> set[tuple[str, int]]:
@@ -118,6 +125,8 @@ def _layer(node: ir.Node, read: Reads, gates: Collection[ir.Node], other: tuple[
     if (name, 0) in read:
         rule = quantizing(node)
         return Choice(name, node.op_type, True, rule.name, rule.why, macs)
+    if (name, 1) in read:
+        return Choice(name, node.op_type, False, LEFT_OUT, "its weight is INT8 and its input is not", macs)
     rule = rule_of(node, gates)
     if rule.precision == INT8:
         named, why = other or (LEFT_OUT, "whoever made this graph left it out")

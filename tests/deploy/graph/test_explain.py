@@ -103,6 +103,18 @@ def test_both_branches_quantized_by_others(mini, ranges):
         check_int8_graph(graph)
 
 
+def test_a_pair_before_what_only_moves_values(net):
+    """Where other tools put it: TensorRT moves it on."""
+    scale, zero = net.constant("scale", np.float32(0.1)), net.constant("zero", np.int8(0))
+    pair = net.op("DequantizeLinear", "read", net.op("QuantizeLinear", "stored", "input", scale, zero), scale, zero)
+    pooled = net.op("MaxPool", "pooled", pair, kernel_shape=[3, 3], pads=[1] * 4)
+    weight = net.op("DequantizeLinear", "weight", net.constant("levels", np.ones((16, 3, 1, 1), np.int8)), scale, zero)
+    first = net.op("Conv", "first", pooled, weight)
+    found, half = explain(net.model(net.op("Conv", "second", first, weight), ["batch", 16, 16, 16])).choices
+    assert (found.int8, found.rule) == (True, "convolution")
+    assert (half.int8, half.rule, half.why) == (False, "left out", "its weight is INT8 and its input is not")
+
+
 def test_an_fp16_graph_has_no_placement(mini):
     with pytest.raises(InputError, match="an FP16 graph has no INT8 placement"):
         explain(to_fp16(mini))
