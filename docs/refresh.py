@@ -3,7 +3,8 @@
     python docs/refresh.py README.md docs/*.md
 
 A block that starts with ``console`` holds commands behind ``$ ``; everything else in it is output, of both streams.
-Run it in the repository's folder after ``make demo``, which makes the files that the commands read.
+Between the comments ``rules`` and ``/rules`` stands the table of INT8 placement. Run it in the repository's folder
+after ``make demo``, which makes the files that the commands read.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deploy.graph.rules import markdown
+
+RULES = re.compile(r"(<!-- rules:.*? -->\n).*?(<!-- /rules -->)", re.DOTALL)
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WIDTH = "118"
 
 
 def refresh(path: Path) -> None:
-    """Rewrite the console blocks of one file."""
-    text = path.read_text(encoding="utf-8")
+    """Rewrite the console blocks and the rules of one file."""
+    text = RULES.sub(lambda match: f"{match[1]}\n{markdown()}\n{match[2]}", path.read_text(encoding="utf-8"))
     path.write_text(BLOCK.sub(lambda match: rerun(match.group(1)), text), encoding="utf-8")
 
 

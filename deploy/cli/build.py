@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Bars, Console
+from deploy.cli.facts import headroom_rows
 from deploy.cli.options import add_image_size, output_path
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"leave out one part of the recipe: {', '.join(PARTS)} (may be given again)",
     )
     parser.add_argument("--calibration-images", type=int, metavar="N", help="at most this many images (default 512)")
+    parser.add_argument(
+        "--calibration-cache",
+        type=Path,
+        metavar="FILE",
+        help="a calibration cache of TensorRT's (trtexec --calib): read where it exists, and calibration is skipped; "
+        "else written",
+    )
     parser.add_argument(
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
     )
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         calibration_method=args.calibration_method,
         calibration_images=args.calibration_images,
         recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without),
+        calibration_cache=args.calibration_cache,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
         timing_cache=args.timing_cache,
@@ -117,6 +126,8 @@ def _print(report: BuildReport, console: Console) -> None:
     rows += _quantization(manifest.quantization or {})
     if manifest.engine is not None:
         rows.append(["batch", str(manifest.engine.batch)])
+    if report.calibration_cache is not None:
+        rows.append(["calibration cache", f"{report.calibration_cache}, for trtexec --int8 --calib"])
     rows += [["evidence", text] for text in report.evidence]
     rows.append(["seconds", ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.seconds.items())])
     console.table([f"{manifest.model} {manifest.precision}", "built"], rows)
@@ -136,14 +147,15 @@ def _figures(comparison: Comparison) -> str:
 def _quantization(facts: dict[str, Any]) -> list[list[str]]:
     rows = []
     if "method" in facts:
-        rows.append(["calibration", f"{facts['method']} over {facts['images']} images; {_settled(facts)}"])
+        images = f"{facts['method']} over {facts['images']} images; {_settled(facts)}"
+        rows.append(["calibration", images if facts["images"] else f"none: ranges of a {facts['method']} cache"])
         rows.append(["recipe", f"{facts['recipe']}: {', '.join(facts['parts']) or 'nothing'}"])
         share = facts["int8_mac_share"]
         of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
         rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
     if facts.get("fp32_nodes"):
         rows.append(["in FP32", ", ".join(facts["fp32_nodes"])])
-    return rows
+    return [*rows, *headroom_rows(facts)]
 
 
 def _settled(facts: dict[str, Any]) -> str:
@@ -161,6 +173,7 @@ def _document(report: BuildReport) -> dict[str, Any]:
     return {
         "onnx": str(report.onnx),
         "plan": str(report.plan) if report.plan else None,
+        "calibration_cache": str(report.calibration_cache) if report.calibration_cache else None,
         "verdicts": {what: comparison.to_dict() for what, comparison in report.verdicts.items()},
         "evidence": list(report.evidence),
         "builder_warnings": list(report.builder_warnings),

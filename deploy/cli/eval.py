@@ -23,8 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.evaluate import evaluate
+    from deploy.workflows.subjects import check_openable
 
     network = network_options(args)
+    for what in args.what:
+        check_openable(what, args.device)
     results = []
     with console.bars() as bars:
         for what in args.what:

@@ -1,6 +1,7 @@
 """What a graph, an engine or a model is: manifest, inputs and outputs, operators, precision and cost of each layer.
 
 python -m deploy inspect mobilenet_v3_large.int8.onnx --layers
+python -m deploy inspect mobilenet_v3_large.onnx --placement
 python -m deploy inspect mobilenet_v3_large.int8.rtx.plan --json
 python -m deploy inspect mobilenet_v3_large --image-size 320 --layers
 """
@@ -11,18 +12,30 @@ import argparse
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
+from deploy.cli.facts import headroom_rows
 from deploy.cli.options import add_architecture_options, architecture_options
+from deploy.cli.placement import placement_document, placement_row, print_placement
 from deploy.errors import InputError
 from deploy.manifest import Manifest, read_plan_manifest
 from deploy.specs import NetworkOptions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from deploy.graph.explain import Explanation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="FILE|NAME", help="an .onnx graph, a .plan engine, or a model's name")
     parser.add_argument("--layers", action="store_true", help="list every layer with its precision and cost")
+    parser.add_argument(
+        "--placement",
+        action="store_true",
+        help="of an FP32 or INT8 graph: for each layer with a weight and each residual Add, INT8 or not, and why",
+    )
     add_architecture_options(parser)
 
 
@@ -33,8 +46,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             f"{path} is made for its classes and image size already",
             expected="--num-classes, --image-size and --option with a model's name",
         )
+    if args.placement and path.suffix != ".onnx":
+        fix = "Give the .onnx file that it was built of, or that export writes."
+        raise InputError(f"placement is a property of a graph, and {path} is none", expected="an .onnx file", fix=fix)
     if path.suffix == ".onnx":
-        return _graph(path, args.layers, console)
+        return _graph(path, args.layers, args.placement, console)
     if path.suffix == ".plan":
         return _plan(path, console)
     if ":" not in args.what and (path.exists() or path.suffix):
@@ -42,14 +58,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return _model(args.what, options, args.layers, console)
 
 
-def _graph(path: Path, layers: bool, console: Console) -> int:
+def _graph(path: Path, layers: bool, placement: bool, console: Console) -> int:
     from deploy.graph.files import load, read_manifest
     from deploy.graph.summary import summarize
 
     model = load(path)
     manifest, summary = read_manifest(model, str(path)), summarize(model)
+    explained = _explained(model, manifest, asked=placement) if placement or "int8" in summary.precisions else None
     if console.as_json:
         document = {"file": str(path), "graph": asdict(summary), "manifest": manifest.to_dict() if manifest else None}
+        document["placement"] = placement_document(explained, layers=placement) if explained else None
         console.document(document)
         return 0
     rows = [
@@ -59,6 +77,7 @@ def _graph(path: Path, layers: bool, console: Console) -> int:
         ["parameters", f"{summary.parameters:,}"],
         ["MACs per image", "unknown: the file lacks shapes" if summary.macs is None else _giga(summary.macs)],
         *([f"in {name}", _counts(counts)] for name, counts in summary.precisions.items() if name != "-"),
+        *([placement_row(explained)] if explained else []),
     ]
     console.table(["graph", path.name], rows + _manifest_rows(manifest))
     if layers:
@@ -75,7 +94,22 @@ def _graph(path: Path, layers: bool, console: Console) -> int:
                 for layer in summary.layers
             ],
         )
+    if explained and placement:
+        print_placement(explained, console)
     return 0
+
+
+def _explained(model: ir.Model, manifest: Manifest | None, *, asked: bool) -> Explanation | None:
+    """None for a graph that cannot be explained, which matters only where that was asked for."""
+    from deploy.graph.explain import explain
+
+    facts = (manifest and manifest.quantization) or {}
+    try:
+        return explain(model, facts.get("left_out"))
+    except InputError:
+        if asked:
+            raise
+        return None
 
 
 def _cost(parameters: int, macs: int | None, total: int | None) -> list[str]:
@@ -110,9 +144,11 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
     rows += [["parity", _parity(figures)] for figures in manifest.parity]
     if manifest.quantization:
         facts = manifest.quantization
-        plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+        plain.pop("range_audit", None)  # it has a row of its own
         rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
-        rows += [row for key in sorted(facts.keys() - plain.keys()) for row in _by_reason(key, facts[key])]
+        by_reason = sorted(key for key, value in facts.items() if isinstance(value, dict))
+        rows += [row for key in by_reason for row in _by_reason(key, facts[key])] + headroom_rows(facts)
     return rows
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.graph.irtools import Array, constant
-from deploy.graph.placement import WEIGHTED
+from deploy.graph.rules import WEIGHTED
 
 # What follows a factor unchanged, element by element.
 _ELEMENTWISE = ("Relu", "LeakyRelu", "Identity", "Dropout")

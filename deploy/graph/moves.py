@@ -1,6 +1,6 @@
 """Operators that only move values: INT8 passes through them unchanged, if the tensors they join have one scale.
 
-TensorRT moves Q and DQ across such operators ("Q/DQ Propagation" in the page named in :mod:`deploy.graph.placement`).
+TensorRT moves Q and DQ across such operators (:data:`deploy.graph.rules.MOVES`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
-# These give back values they were given.
-_COMMUTING = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "Split", "Slice")
+from deploy.graph.rules import MOVING
 
 # A node and the index of its input that is quantized.
 Reader = tuple[ir.Node, int]
@@ -85,5 +84,5 @@ def _merged(groups: list[set[str]], members: set[str]) -> list[set[str]]:
 def _origin(value: ir.Value) -> ir.Value:
     """The tensor whose values ``value`` holds, behind operators that only move them."""
     node = value.producer()
-    source = node.inputs[0] if node is not None and node.op_type in _COMMUTING else None
+    source = node.inputs[0] if node is not None and node.op_type in MOVING else None
     return value if source is None else _origin(source)

@@ -1,12 +1,8 @@
-"""Which tensors become INT8: the rules, in one place, each with its reason.
-
-Explicit quantization as TensorRT fuses it: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html
-("Q/DQ Placement Recommendations"). Activations are quantized per tensor, weights per output channel, biases never.
-"""
+"""Which tensors become INT8, by the table in :mod:`deploy.graph.rules`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,11 +12,8 @@ from deploy.graph.irtools import check_names, constant, typed_copy
 from deploy.graph.macs import node_macs
 from deploy.graph.moves import before_splits, behind_splits, shared_scales
 from deploy.graph.residual import residual_skips
+from deploy.graph.rules import INT8, WEIGHTED, channel_axis, rule_of
 from deploy.graph.squeeze_excite import gate_nodes
-
-# Below this an INT8 kernel pads channels to its tile and costs more than FP16 (ModelOpt's limit as well).
-MIN_CHANNELS = 16
-WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -56,25 +49,6 @@ class Placement:
         return tuple(dict.fromkeys(edge.tensor for edge in self.activations))
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """A reason to leave a weighted node in FP16."""
-
-    reason: str
-    applies: Callable[[ir.Node], bool]
-
-
-# The first rule that applies is the one reported. The input convolution (3 channels in) IS quantized, as ModelOpt does:
-# it reads the largest tensor of the network. Depthwise convolutions count by their output channels.
-_RULES = (
-    _Rule("its weight is not constant", lambda node: constant(node.inputs[1]) is None),
-    _Rule("it transposes its activations", lambda node: _int(node, "transA", 0) == 1),
-    _Rule("its weight has no output channels (not a matrix)", lambda node: _channels(node) is None),
-    _Rule(f"it has fewer than {MIN_CHANNELS} output channels", lambda node: (_channels(node) or 0) < MIN_CHANNELS),
-)
-_GATE = "it is part of a squeeze-and-excitation gate: tiny, and a scale error there scales whole channels"
-
-
 def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placement:
     """Decide for an FP32 ``model``.
 
@@ -105,13 +79,6 @@ def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placemen
     )
 
 
-def channel_axis(node: ir.Node) -> int:
-    """The axis of a weight's output channels."""
-    if node.op_type == "Gemm":
-        return 0 if _int(node, "transB", 0) else 1
-    return 0 if node.op_type == "Conv" else 1
-
-
 def _left_out(graph: ir.Graph, exclude: Mapping[str, str]) -> dict[str, str]:
     gates = gate_nodes(graph)
     reasons = {}
@@ -124,17 +91,8 @@ def _left_out(graph: ir.Graph, exclude: Mapping[str, str]) -> dict[str, str]:
 def _reason(node: ir.Node, gates: set[ir.Node], exclude: Mapping[str, str]) -> str | None:
     if node.name in exclude:
         return exclude[_name(node)]
-    if node in gates:
-        return _GATE
-    return next((rule.reason for rule in _RULES if rule.applies(node)), None)
-
-
-def _channels(node: ir.Node) -> int | None:
-    weight = constant(node.inputs[1])
-    # A MatMul weight of higher rank is a batch of matrices: it has no one axis of output channels.
-    if weight is None or (node.op_type != "Conv" and weight.ndim != 2):
-        return None
-    return int(weight.shape[channel_axis(node)])
+    rule = rule_of(node, gates)
+    return None if rule.precision == INT8 else rule.reason
 
 
 def _mac_share(graph: ir.Graph, quantized: list[ir.Node]) -> float | None:
@@ -145,11 +103,6 @@ def _mac_share(graph: ir.Graph, quantized: list[ir.Node]) -> float | None:
     if not known or len(known) < len(macs):
         return None
     return sum(known[node] for node in quantized) / sum(known.values())
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
 
 
 def _name(thing: ir.Node | ir.Value | None) -> str:

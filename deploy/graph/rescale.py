@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from deploy.graph.channels import FIXED, Channels
 from deploy.graph.irtools import Array, add_initializer, constant, insert_after, new_value, typed_copy
-from deploy.graph.placement import WEIGHTED, channel_axis
+from deploy.graph.rules import WEIGHTED, channel_axis
 
 
 def rescale(model: ir.Model, gains: Array) -> ir.Model:

@@ -1,7 +1,7 @@
 """Finding residual additions, and the one branch of each to quantize.
 
 TensorRT fuses the Add into the convolution that feeds it when that branch stays unquantized and the other, the skip, is
-INT8. ("Q/DQ Placement Recommendations": quantize the residual input in skip connections.)
+INT8 (:data:`deploy.graph.rules.SKIP_BRANCH`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ _ADDITIONS = ("Add", "Sum")
 def residual_skips(graph: ir.Graph, quantized: Collection[ir.Node]) -> list[tuple[ir.Node, int]]:
     """Additions with the index of the input that is their skip branch, where an INT8 node feeds the other input."""
     depth = _depths(graph)
-    adds = [node for node in graph if node.op_type in _ADDITIONS and _joins_two_branches(node)]
     found = []
-    for add in adds:
+    for add in residual_additions(graph):
         fused = [index for index, value in enumerate(add.inputs) if _fuses(value, quantized)]
         if fused:
             # Both are convolutions where a block changes resolution: the deeper is the block, the other its shortcut.
             main = max(fused, key=lambda index: depth[add.inputs[index]])
             found.append((add, 1 - main))
     return found
+
+
+def residual_additions(graph: ir.Graph) -> list[ir.Node]:
+    """Every addition of two computed tensors of one shape."""
+    return [node for node in graph if node.op_type in _ADDITIONS and _joins_two_branches(node)]
 
 
 def _joins_two_branches(add: ir.Node) -> bool:

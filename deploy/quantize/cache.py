@@ -30,6 +30,7 @@ class CalibrationCache:
         equalization: factors of channels that were applied to the graph first
             (:func:`deploy.quantize.equalize.encode`); None: the graph was calibrated as it is.
         convergence: see :attr:`deploy.quantize.calibrate.CalibrationResult.convergence`.
+        peak: tensor → max |x| seen, for :func:`deploy.graph.headroom.headroom`.
     """
 
     amax: Mapping[str, float]
@@ -41,6 +42,7 @@ class CalibrationCache:
     keep_fp32: Mapping[str, str] = field(default_factory=dict)
     equalization: str | None = None
     convergence: Mapping[str, float] = field(default_factory=dict)
+    peak: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -101,12 +103,9 @@ def why_not_reusable(
 
 
 def _from_fields(fields: Mapping[str, Any]) -> CalibrationCache:
-    amax = {str(name): float(value) for name, value in fields["amax"].items()}
-    if unusable := [name for name, value in amax.items() if not (math.isfinite(value) and value >= 0)]:
-        raise ValueError(f"range of '{unusable[0]}' is {amax[unusable[0]]}")
     preprocessing = fields["preprocessing_sha256"]
     return CalibrationCache(
-        amax=amax,
+        amax=_ranges(fields["amax"]),
         method=_text(fields["method"]),
         images=int(fields["images"]),
         graph_sha256=_text(fields["graph_sha256"]),
@@ -115,7 +114,15 @@ def _from_fields(fields: Mapping[str, Any]) -> CalibrationCache:
         keep_fp32={str(node): _text(reason) for node, reason in fields["keep_fp32"].items()},
         equalization=None if fields["equalization"] is None else _text(fields["equalization"]),
         convergence={str(int(images)): float(change) for images, change in fields["convergence"].items()},
+        peak=_ranges(fields["peak"]),
     )
+
+
+def _ranges(values: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(name): float(value) for name, value in values.items()}
+    if unusable := [name for name, value in found.items() if not (math.isfinite(value) and value >= 0)]:
+        raise ValueError(f"range of '{unusable[0]}' is {found[unusable[0]]}")
+    return found
 
 
 def _text(value: object) -> str:

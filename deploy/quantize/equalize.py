@@ -24,9 +24,10 @@ import onnx_ir as ir
 from deploy.errors import InputError
 from deploy.graph.channels import FIXED, Channels
 from deploy.graph.irtools import Array, constant, typed_copy
-from deploy.graph.placement import WEIGHTED, Placement, channel_axis
+from deploy.graph.placement import Placement
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.rescale import rescale
+from deploy.graph.rules import WEIGHTED, channel_axis
 from deploy.quantize.observers import ChannelObserver
 
 # Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.graph.irtools import Array, constant
-from deploy.graph.placement import channel_axis
+from deploy.graph.rules import channel_axis
 
 
 @dataclass(frozen=True)

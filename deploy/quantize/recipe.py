@@ -43,6 +43,10 @@ class Recipe:
             raise InputError(f"recipe {name} has no part {foreign[0]}", expected=", ".join(RECIPES[name]))
         return cls(name, tuple(part for part in RECIPES[name] if part not in without))
 
+    def without(self, part: str) -> Recipe:
+        """The same without ``part``, whether it was there or not."""
+        return Recipe(self.name, tuple(other for other in self.parts if other != part))
+
     @property
     def equalizes(self) -> bool:
         return EQUALIZATION in self.parts

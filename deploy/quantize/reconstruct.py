@@ -17,8 +17,9 @@ from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.biases import bias_of, set_bias
 from deploy.graph.irtools import Array, typed_copy
-from deploy.graph.placement import Placement, channel_axis
+from deploy.graph.placement import Placement
 from deploy.graph.qdq import QuantizedWeight, insert_qdq, scale_of
+from deploy.graph.rules import channel_axis
 from deploy.quantize.least_squares import Moments, fit
 from deploy.quantize.patches import Layer
 from deploy.quantize.recipe import BIAS_CORRECTION, RECONSTRUCTION, ROUNDING, Recipe

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
+from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
+from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
+from deploy.workflows.implicit import check_tensors, written_ranges
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, to_half, to_int8
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
@@ -62,6 +66,7 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     """What would be refused only after minutes of calibration is refused now."""
     if request.calibration_images and request.calibration_data is None:
         raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
+    _check_cache(request)
     suffix = request.file.suffix if request.file else None
     if flavour is None:
         if suffix not in (None, ".onnx"):
@@ -73,9 +78,22 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     check_timing_cache(flavour, request.timing_cache)
 
 
+def _check_cache(request: BuildRequest) -> None:
+    if request.calibration_cache is not None and request.precision is not Precision.INT8:
+        raise InputError("--calibration-cache holds INT8 ranges", got=f"--precision {request.precision}")
+    if request.cache_to_read is not None and request.calibration_method is not None:
+        raise InputError(
+            f"{request.cache_to_read} exists: ranges come from it, and nothing is calibrated",
+            got=f"--calibration-method {request.calibration_method}",
+            fix="Leave one of them out, or give --calibration-cache the name of a new file.",
+        )
+
+
 def _check_source(source: Source, request: BuildRequest) -> None:
     if source.precision is request.precision:
         _check_as_it_is(source, request)
+    if request.calibration_cache is not None:
+        check_tensors(source)
     axis, batch = batch_of(source.manifest.inputs), request.batch
     if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
         fix = "Leave --batch out, or export with --batch dynamic."
@@ -92,7 +110,8 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
     already = f"{source.path} is {str(source.precision).upper()} already"
     if request.backend == "none":
         raise InputError(f"{already}: without a backend there is nothing to do", fix="Leave out --backend none.")
-    if source.precision is Precision.INT8 and (request.calibration_method or request.calibration_images):
+    options = (request.calibration_method, request.calibration_images, request.calibration_cache)
+    if source.precision is Precision.INT8 and any(options):
         raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
 
 
@@ -114,7 +133,7 @@ class _Job:
         self._plan = given or names.plan(request.precision, rtx=rtx)
         if self._as_it_is:
             self._onnx = source.path
-        self._cache = names.calibration()
+        self._cache, self._new_cache = request.cache_to_read or names.calibration(), request.cache_to_write
         self._data = self._open_data()
         self._judge = Judge(source, request.precision, self._data, report.warn)
         self._verdicts: dict[str, Comparison] = {}
@@ -127,19 +146,26 @@ class _Job:
         """The files this build will write."""
         # Whether the weights will need a file of their own shows only when they are converted.
         graph = [] if self._as_it_is else [self._onnx, files.data_path(self._onnx)]
-        ranges = [self._cache] if self._request.precision is Precision.INT8 and graph else []
-        engine = [self._plan, *filter(None, [self._request.log])] if self._flavour else []
+        request = self._request
+        calibrates = request.precision is Precision.INT8 and graph and request.cache_to_read is None
+        ranges = [self._cache, *filter(None, [self._new_cache])] if calibrates else []
+        engine = [self._plan, *filter(None, [request.log])] if self._flavour else []
         return [*graph, *ranges, *engine]
 
     def run(self) -> BuildReport:
         with self._timed("quantize"):
             made = self._precise()
+            if not made.peaks and not self._as_it_is:
+                self._report.warn(NOT_AUDITED)
         with self._timed("verify"):
             self._judge_graph(made)
         graph, manifest = self._source.finished(made.graph, self._manifest(made))
-        made = Quantized(graph, made.facts)
+        made = replace(made, graph=graph)
         with contextlib.ExitStack() as staged:
             onnx, place = self._write(staged, made, manifest)
+            if self._new_cache is not None:
+                cache = written_ranges(self._source.graph, made.amax, self._report.note)
+                _stage(staged, self._new_cache, cache)
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
             if built is not None:
                 plan = _stage(staged, self._plan, built.plan)
@@ -156,6 +182,7 @@ class _Job:
             evidence=tuple(self._evidence),
             builder_warnings=built.warnings if built else (),
             seconds=self._seconds,
+            calibration_cache=self._new_cache,
         )
 
     def _open_data(self) -> CalibrationData | None:
@@ -173,9 +200,24 @@ class _Job:
             self._report.note("converting to FP16")
             return to_half(self._source, self._data, self._report.note)
         request, report = self._request, self._report
-        method, recipe = request.calibration_method, request.recipe
-        calibration = Calibration(self._data, self._cache, method, recipe, report.note, report.counter)
+        calibration = Calibration(
+            self._data,
+            self._cache,
+            request.calibration_method,
+            self._recipe(),
+            report.note,
+            report.counter,
+            request.calibration_cache,
+        )
         return to_int8(self._source, calibration)
+
+    def _recipe(self) -> Recipe:
+        """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
+        recipe = self._request.recipe
+        if self._request.calibration_cache is None or not recipe.equalizes:
+            return recipe
+        self._report.note(f"leaving out {EQUALIZATION}: a calibration cache is about the graph as it was exported")
+        return recipe.without(EQUALIZATION)
 
     def _judge_graph(self, made: Quantized) -> None:
         name, precision = self._onnx.name, self._request.precision
@@ -232,9 +274,10 @@ class _Job:
     def _manifest(self, made: Quantized) -> Manifest:
         if self._as_it_is:
             return self._source.manifest
+        audit = audit_facts(made.graph, made.peaks, self._source.manifest.weights.source)
         return self._source.manifest.evolve(
             precision=self._request.precision,
-            quantization=made.facts,
+            quantization={**(made.facts or {}), **audit},
             parity=self._parity,
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
 from deploy.graph.files import graph_digest
-from deploy.graph.fp16 import audited_tensors, range_audit, to_fp16, weights_outside_fp16
+from deploy.graph.fp16 import audited_tensors, to_fp16, weights_outside_fp16
 from deploy.graph.placement import Placement, place
 from deploy.graph.qdq import insert_qdq
 from deploy.graph.weights import weight_sqnr
@@ -21,9 +21,11 @@ from deploy.quantize import cache
 from deploy.quantize.cache import CalibrationCache
 from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe, settled_after
 from deploy.quantize.equalize import encode, equalization, equalized, observed_tensors
-from deploy.quantize.observers import ChannelObserver, MaxObserver
+from deploy.quantize.observers import ChannelObserver
 from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.quantize.reconstruct import Corrections, corrected_biases, reconstruct
+from deploy.workflows.fp16_range import kept_fp32, peaks_on
+from deploy.workflows.implicit import implicit_tensors, read_ranges
 from deploy.workflows.source import Source
 
 Note = Callable[[str], None]
@@ -32,15 +34,26 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Quantized:
-    """A precise graph and the facts of its making, for the manifest."""
+    """A precise graph and the facts of its making, for the manifest.
+
+    Attributes:
+        amax: tensor of the FP32 graph → the range it was given, empty but for INT8.
+        peaks: tensor of the FP32 graph → max |x| on real images, empty without images.
+    """
 
     graph: ir.Model
     facts: dict[str, Any] | None = None
+    amax: Mapping[str, float] = field(default_factory=dict)
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to quantize: the data (None: only a fitting cache will do), how, and where the ranges are kept."""
+    """How to quantize: the data (None: only a fitting cache will do), how, and where the ranges are kept.
+
+    ``trt_cache`` is a calibration cache of TensorRT's: read where it exists, else ranges for all it holds are found. It
+    is about the FP32 graph as it is: the recipe must not equalize.
+    """
 
     data: CalibrationData | None
     cache: Path
@@ -48,6 +61,7 @@ class Calibration:
     recipe: Recipe = field(default_factory=Recipe)
     note: Note = field(default=lambda text: None)
     progress: Callable[[str], Progress] | None = None
+    trt_cache: Path | None = None
 
     def watched(self, step: str) -> Progress | None:
         """Where a step reports how far it is."""
@@ -56,10 +70,9 @@ class Calibration:
 
 def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantized:
     """The FP16 graph; with ``data`` the nodes that come near FP16's limits on real images stay FP32."""
-    kept = _kept_fp32(source.graph, _peaks(source.graph, data) if data else {}, note)
-    audited = "real images" if data else "none: no images were given"
-    facts = {"fp32_nodes": kept, "range_audit": audited}
-    return Quantized(to_fp16(source.graph, kept), facts)
+    peaks = peaks_on(source.graph, data)
+    kept = kept_fp32(source.graph, peaks, note)
+    return Quantized(to_fp16(source.graph, kept), {"fp32_nodes": kept}, peaks=peaks)
 
 
 def to_int8(source: Source, calibration: Calibration) -> Quantized:
@@ -133,7 +146,7 @@ class Int8:
             "equalization": ranges.equalization,
             "corrected": _weights_changed(self.graph, graph) if self.corrections.weights else {},
         }
-        return Quantized(graph, facts)
+        return Quantized(graph, facts, ranges.amax, ranges.peak)
 
 
 def _weights_changed(reference: ir.Model, precise: ir.Model) -> dict[str, float]:
@@ -172,6 +185,8 @@ def _why_dead(tensor: str, ranges: CalibrationCache) -> str:
 
 
 def _ranges(source: Source, placement: Placement, calibration: Calibration) -> CalibrationCache:
+    if calibration.trt_cache is not None and calibration.trt_cache.exists():
+        return _given(source, placement, calibration, calibration.trt_cache)
     reason = _why_not_cached(source, placement, calibration)
     if reason is None:
         calibration.note(f"reusing the ranges in {calibration.cache}")
@@ -200,7 +215,7 @@ def _why_not_cached(source: Source, placement: Placement, calibration: Calibrati
         graph_sha256=graph_digest(source.graph),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
         method=calibration.method or (DEFAULT_METHOD if data else known.method),
-        tensors=placement.tensors,
+        tensors=_wanted(source, placement, calibration),
         equalized=calibration.recipe.equalizes,
         data_sha256=data.digest() if data else None,
     )
@@ -216,10 +231,9 @@ def _calibrate(
         factors = _equalization(graph, placement, data, calibration.watched("observing channels"))
         graph = equalized(graph, factors)
     calibration.note(f"calibrating on {data.describe()} by {method}")
-    audited = audited_tensors(graph)
-    progress = calibration.watched("calibrating")
-    result = calibrate(graph, placement.tensors, data, method, progress=progress, watch=audited)
-    kept = _kept_fp32(graph, {name: result.peak[name] for name in audited}, calibration.note)
+    audited, tensors = audited_tensors(graph), _wanted(source, placement, calibration)
+    result = calibrate(graph, tensors, data, method, progress=calibration.watched("calibrating"), watch=audited)
+    peaks = {name: result.peak[name] for name in audited}
     found = CalibrationCache(
         amax=result.amax,
         method=method,
@@ -227,9 +241,10 @@ def _calibrate(
         graph_sha256=graph_digest(source.graph),
         data_sha256=data.digest(),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
-        keep_fp32=kept,
+        keep_fp32=kept_fp32(graph, peaks, calibration.note),
         equalization=factors,
         convergence={str(images): round(loss, 3) for images, loss in result.convergence.items() if math.isfinite(loss)},
+        peak=peaks,
     )
     cache.save(calibration.cache, found)
     return found
@@ -241,15 +256,16 @@ def _equalization(graph: ir.Model, placement: Placement, data: CalibrationData, 
     return encode(equalization(graph, placement, observers))
 
 
-def _kept_fp32(graph: ir.Model, peaks: Mapping[str, float], note: Note) -> dict[str, str]:
-    """Nodes that must not compute in FP16 → reason; ``peaks`` are max |x| of the audited tensors on real images."""
-    kept = weights_outside_fp16(graph) | range_audit(graph, peaks)
-    for node, reason in kept.items():
-        note(f"{node} stays FP32: {reason}")
-    return kept
+def _wanted(source: Source, placement: Placement, calibration: Calibration) -> tuple[str, ...]:
+    """The tensors to find ranges of: those to quantize, and for implicit quantization all others too."""
+    others = implicit_tensors(source.graph) if calibration.trt_cache else []
+    return tuple(dict.fromkeys([*placement.tensors, *others]))
 
 
-def _peaks(graph: ir.Model, data: CalibrationData) -> dict[str, float]:
-    observers = {name: MaxObserver() for name in audited_tensors(graph)}
-    observe(graph, observers, data)
-    return {name: observer.amax for name, observer in observers.items()}
+def _given(source: Source, placement: Placement, calibration: Calibration, path: Path) -> CalibrationCache:
+    """The ranges in a calibration cache of TensorRT's. It says nothing of FP16: that is judged on the data."""
+    amax, made_by = read_ranges(path, placement.tensors)
+    calibration.note(f"taking the ranges from {path} ({made_by}): no calibration")
+    peaks = peaks_on(source.graph, calibration.data)
+    kept = kept_fp32(source.graph, peaks, calibration.note)
+    return CalibrationCache(amax, made_by, 0, "", "", None, kept, peak=peaks)

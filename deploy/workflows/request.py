@@ -32,7 +32,10 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph."""
+    """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph.
+
+    ``calibration_cache`` is a file of TensorRT's implicit quantization, to read where it exists and else to write.
+    """
 
     onnx: Path
     precision: Precision
@@ -40,6 +43,7 @@ class BuildRequest:
     calibration_method: str | None = None
     calibration_images: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    calibration_cache: Path | None = None
     batch: ShapeProfile | None = None
     backend: str = "auto"
     timing_cache: Path | None = None
@@ -56,6 +60,17 @@ class BuildRequest:
         return ArtifactNames.of(self.output / self.onnx.name if self.output.is_dir() else self.output)
 
     @property
+    def cache_to_read(self) -> Path | None:
+        """The calibration cache that was given and exists."""
+        cache = self.calibration_cache
+        return cache if cache is not None and cache.exists() else None
+
+    @property
+    def cache_to_write(self) -> Path | None:
+        """The calibration cache that was asked for and is not there yet."""
+        return None if self.cache_to_read else self.calibration_cache
+
+    @property
     def file(self) -> Path | None:
         """The path of the engine, or of the graph under backend ``none``, where it was given."""
         return None if self.output is None or self.output.is_dir() else self.output
@@ -66,6 +81,7 @@ class BuildReport:
     """What was built. ``verdicts`` compare the precise graph, and an engine that ran, with the FP32 graph.
 
     ``evidence`` says for each artefact what was really done with it: parsed, compiled, simulated, executed.
+    ``calibration_cache`` is one that was written.
     """
 
     onnx: Path
@@ -75,3 +91,4 @@ class BuildReport:
     evidence: tuple[str, ...]
     builder_warnings: tuple[str, ...]
     seconds: Mapping[str, float]
+    calibration_cache: Path | None = None

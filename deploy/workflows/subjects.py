@@ -56,6 +56,17 @@ def open_subject(what: str, device: str, network: NetworkOptions, warn: Callable
     return subject
 
 
+def check_openable(what: str, device: str) -> None:
+    """Find out at once, before other artefacts take minutes, that a file is missing or an engine cannot run here.
+
+    Raises:
+        InputError, MachineError: as :func:`open_subject`.
+    """
+    path = Path(what)
+    if path.suffix == ".plan" or (path.suffix == ".onnx" and not path.is_file()):
+        open_runner(path, device=device).close()
+
+
 def _from_name(what: str, network: NetworkOptions) -> Subject:
     from deploy.runtime.networks import load_network
 

@@ -78,6 +78,25 @@ def test_folders_named_as_labels_are_those_classes(cli: Cli, classes: Path):
 
 
 @pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        ("nope.onnx", "no such file: nope.onnx"),
+        ("nope.plan", "no such file: nope.plan"),
+        ("random.plan", "random.plan is not a TensorRT plan"),
+    ],
+)
+def test_what_cannot_run_is_said_before_the_others_run(
+    cli: Cli, classes: Path, monkeypatch: pytest.MonkeyPatch, last: str, error: str
+):
+    def evaluate(*_: object) -> None:
+        pytest.fail("it ran")
+
+    Path("random.plan").write_bytes(bytes(range(256)))
+    monkeypatch.setattr("deploy.workflows.evaluate.evaluate", evaluate)
+    assert error in cli.refused(2, "eval", "net.onnx", last, "--data", "classes")
+
+
+@pytest.mark.parametrize(
     ("argv", "error"),
     [
         (

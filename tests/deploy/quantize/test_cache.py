@@ -8,7 +8,9 @@ import pytest
 from deploy.errors import InputError
 from deploy.quantize.cache import SCHEMA, CalibrationCache, load, save, why_not_reusable
 
-CACHE = CalibrationCache({"input": 2.5, "wide": 0.1}, "mse", 500, "a" * 64, "b" * 64, "c" * 64)
+CACHE = CalibrationCache(
+    {"input": 2.5, "wide": 0.1}, "mse", 500, "a" * 64, "b" * 64, "c" * 64, {"wide_node": "why"}, {"wide": 0.25}
+)
 REQUEST = {
     "graph_sha256": "a" * 64,
     "preprocessing_sha256": "c" * 64,
@@ -36,6 +38,7 @@ def test_what_is_saved_is_loaded(tmp_path, cache):
         (lambda fields: json.dumps({**fields, "amax": {"wide": float("nan")}}), "range of 'wide' is nan"),
         (lambda fields: json.dumps({**fields, "amax": {"wide": -1}}), "range of 'wide' is -1.0"),
         (lambda fields: json.dumps({**fields, "amax": [1]}), "cannot be read"),
+        (lambda fields: json.dumps({**fields, "peak": {"wide": float("inf")}}), "range of 'wide' is inf"),
         (lambda fields: json.dumps({**fields, "method": 3}), "3 is not a text"),
         (lambda fields: json.dumps({k: v for k, v in fields.items() if k != "images"}), "KeyError('images')"),
     ],

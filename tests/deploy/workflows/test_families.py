@@ -7,7 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 from commands import Cli
+from placement import check_int8_graph, check_placement
 
+from deploy.graph.files import load
 from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.specs import Precision
 from models import get_spec, list_models
@@ -26,6 +28,7 @@ def test_the_whole_job(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exported = cli.done("export", "--model", name, "--weights", "random", "--image-size", side, "--json").document
     graph = onnx.load(exported["file"]).graph
     assert not {"BatchNormalization", "Identity", "Pad", "Shape", "Dropout"} & {node.op_type for node in graph.node}
+    check_placement(load(Path(exported["file"])))
     last = exported["parity"]["simplified"]
     assert last["relative"] < 1e-4
     assert last["spread"] > 2e-3, "agreement on what hardly differs proves nothing"
@@ -36,6 +39,7 @@ def test_the_whole_job(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             "build", f"{name}.onnx", "--precision", precision, *data, "--backend", "tensorrt_rtx", "--json"
         )
         assert Path(built.document["plan"]).stat().st_size > 10_000
+    check_int8_graph(load(Path(f"{name}.int8.onnx")))
     others = [f"{name}.fp16.onnx", f"{name}.int8.onnx"]
     verified = cli("verify", f"{name}.onnx", *others, "--data", photos, "--json").document
     for verdict, precision in zip(verified["verdicts"], (Precision.FP16, Precision.INT8), strict=True):
