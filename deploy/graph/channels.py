@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.graph.irtools import Array, constant
-from deploy.graph.rules import WEIGHTED
 
+# Weighted nodes that can take factors into their weights.
+MIXERS = ("Conv", "Gemm", "MatMul")
 # What follows a factor unchanged, element by element.
 _ELEMENTWISE = ("Relu", "LeakyRelu", "Identity", "Dropout")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
@@ -163,7 +164,7 @@ class Channels:
 
 
 _HANDLERS: dict[str, Callable[[Channels, ir.Node], Sequence[Array] | None]] = {
-    **dict.fromkeys(WEIGHTED, Channels.weighted),
+    **dict.fromkeys(MIXERS, Channels.weighted),
     **dict.fromkeys(_ELEMENTWISE, Channels.same),
     **dict.fromkeys(_POOLS, Channels.pool),
     **dict.fromkeys(_RESHAPES, Channels.reshape),

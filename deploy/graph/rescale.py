@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from deploy.graph.channels import FIXED, Channels
+from deploy.graph.channels import FIXED, MIXERS, Channels
 from deploy.graph.irtools import Array, add_initializer, constant, insert_after, new_value, typed_copy
-from deploy.graph.rules import WEIGHTED, channel_axis
+from deploy.graph.rules import channel_axis
 
 
 def rescale(model: ir.Model, gains: Array) -> ir.Model:
@@ -28,7 +28,7 @@ def rescale(model: ir.Model, gains: Array) -> ir.Model:
     weighted = [
         (node, gains[channels.per_channel(node.inputs[0])], gains[channels.per_channel(node.outputs[0])])
         for node in graph
-        if node.op_type in WEIGHTED and constant(node.inputs[1]) is not None and channels.knows(node)
+        if node.op_type in MIXERS and constant(node.inputs[1]) is not None and channels.knows(node)
     ]
     gated = [(node, *_gate_gain(node, channels, gains)) for node in channels.gated]
     for node, read, made in weighted:

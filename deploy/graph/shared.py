@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.irtools import Array, constant, is_float, used_outputs
-from deploy.graph.placement import WEIGHTED
+from deploy.graph.rules import WEIGHTED
 from deploy.graph.twin import ROUNDED
 
 _WEIGHTED = (*WEIGHTED, "ConvTranspose")

@@ -68,6 +68,7 @@ def calibrate(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
     watch: Sequence[str] = (),
+    importance: Mapping[str, Array] | None = None,
 ) -> CalibrationResult:
     """Observe ``tensors`` of the FP32 ``model`` over ``data``. Memory does not grow with the number of images.
 
@@ -79,6 +80,8 @@ def calibrate(
         batch_size: most images per run; fewer where their activations would need more than :data:`MEMORY`.
         progress: called with (images done, images in all) after each batch.
         watch: further tensors, of which only the peak is wanted, seen in the same pass.
+        importance: tensor → what an error in each of its channels counts, for ``mse``
+            (:func:`deploy.quantize.noise.importance`); equally much where it is missing.
 
     Raises:
         InputError: unknown method or tensor, no images, NaN or infinity in a tensor.
@@ -87,7 +90,8 @@ def calibrate(
         raise InputError("unknown calibration method", got=method, expected=", ".join(METHODS))
     # max needs no histogram, and is several times faster without.
     observers: dict[str, Observer] = {name: MaxObserver() for name in watch}
-    observers |= {name: MaxObserver() if method == "max" else HistogramObserver() for name in tensors}
+    counted = importance if importance and method == "mse" else {}
+    observers |= {name: MaxObserver() if method == "max" else HistogramObserver(counted.get(name)) for name in tensors}
     looks: dict[int, dict[str, float]] = {}
 
     def seen(done: int, total: int) -> None:

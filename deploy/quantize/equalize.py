@@ -6,10 +6,10 @@ smaller. Nagel et al. (ICCV 2019, section 4.1) equalize the ranges of weights, w
 here the ranges of activations are meant, as in SmoothQuant (Xiao et al., ICML 2023). That has a strength to be tuned;
 here a model of the noise decides, over every tensor that shares a channel.
 
-The model: an activation over [-A, A] gets noise of variance (A/127)²/12 in each value, which reaches the output of each
-reader through its weights; a weight gets (max |w| of its output channel / 127)²/12. Both are counted relative to the
-power of what the reader makes, and summed. In logarithms of the factors the sum is convex (a geometric program): it has
-one minimum, found by gradient descent.
+The model (:mod:`deploy.quantize.noise`): an activation over [-A, A] gets noise of variance (A/127)²/12 in each value,
+which reaches the output of each reader through its weights; a weight gets (max |w| of its output channel / 127)²/12.
+Both are counted relative to the power of the output channel they arrive in, and summed. In logarithms of the factors the
+sum is convex (a geometric program): it has one minimum, found by gradient descent.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.errors import InputError
-from deploy.graph.channels import FIXED, Channels
+from deploy.graph.channels import FIXED, MIXERS, Channels
 from deploy.graph.irtools import Array, constant, typed_copy
 from deploy.graph.placement import Placement
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.rescale import rescale
-from deploy.graph.rules import WEIGHTED, channel_axis
+from deploy.quantize.noise import grouped_weight, noise_gain, readers_of, relative_noise
 from deploy.quantize.observers import ChannelObserver
 
 # Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.
@@ -40,20 +40,13 @@ _POWER = 8
 _ROUNDING = 1 / 12 / INT8_MAX**2
 
 
-def observed_tensors(model: ir.Model, placement: Placement) -> list[str]:
-    """The tensors whose channels :func:`equalization` must know: what is quantized, and what its readers make."""
-    readers = {edge.node for edge in placement.activations}
-    made = [str(node.outputs[0].name) for node in typed_copy(model).graph if node.name in readers]
-    return list(dict.fromkeys([*placement.tensors, *made]))
-
-
 def equalization(model: ir.Model, placement: Placement, seen: Mapping[str, ChannelObserver]) -> Array:
     """Class of channels (:class:`deploy.graph.channels.Channels`) → n of its factor 2^(n/8), int8.
 
     Args:
         model: the FP32 graph.
         placement: what will be quantized in it.
-        seen: the channels of :func:`observed_tensors` on real images.
+        seen: the channels of :func:`deploy.quantize.noise.observed_tensors` on real images.
     """
     graph = typed_copy(model).graph
     channels = Channels(graph)
@@ -66,6 +59,18 @@ def equalization(model: ir.Model, placement: Placement, seen: Mapping[str, Chann
 def factors(steps: Array) -> Array:
     """The factors that :func:`equalization` means."""
     return np.asarray(np.exp2(steps.astype(np.float64) / STEPS))
+
+
+def scaled(model: ir.Model, steps: Array, seen: Mapping[str, ChannelObserver]) -> dict[str, ChannelObserver]:
+    """What was seen of ``model``, as it would have been seen with the factors applied."""
+    graph = typed_copy(model).graph
+    channels, applied = Channels(graph), factors(steps)
+    values = {str(v.name): v for v in (*graph.inputs, *(v for node in graph for v in node.outputs))}
+    classes = {name: channels.per_channel(values[name]) for name in seen}
+    return {
+        name: observer if classes[name] is None else observer.scaled(applied[classes[name]])
+        for name, observer in seen.items()
+    }
 
 
 def encode(steps: Array) -> str:
@@ -119,12 +124,14 @@ class _Activation:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A quantized weight [groups, outputs, inputs], its largest tap each: classes and power of the inputs it reads."""
+    """A quantized weight: classes and power of the inputs it reads, [groups, inputs].
+
+    ``magnitude`` [groups, outputs, inputs] is its largest tap each, times the root of what noise in that output counts.
+    """
 
     classes: Array
     magnitude: Array
     power: Array
-    relative: float
 
     def noise(self, logarithm: Array) -> tuple[float, Array]:
         """The noise and its gradient by the logarithm of each input channel's factor."""
@@ -134,9 +141,9 @@ class _Weight:
         peak = np.take_along_axis(scaled, widest[:, :, None], axis=2)[:, :, 0] ** 2
         arriving = factor**2 * self.power
         total = arriving.sum(axis=1)
-        noise = _ROUNDING * self.relative * peak.sum(axis=1) * total
+        noise = _ROUNDING * peak.sum(axis=1) * total
         gradient = 2 * noise[:, None] * arriving / np.maximum(total, 1e-300)[:, None]
-        narrowed = 2 * _ROUNDING * self.relative * peak * total[:, None]
+        narrowed = 2 * _ROUNDING * peak * total[:, None]
         for group, (columns, amounts) in enumerate(zip(widest, narrowed)):
             gradient[group] -= np.bincount(columns, amounts, gradient.shape[1])
         return float(noise.sum()), gradient
@@ -145,57 +152,32 @@ class _Weight:
 def _noise_sources(
     graph: ir.Graph, channels: Channels, placement: Placement, seen: Mapping[str, ChannelObserver]
 ) -> tuple[list[_Activation], list[_Weight]]:
-    nodes = {node.name: node for node in graph}
     values = {str(v.name): v for v in (*graph.inputs, *(v for node in graph for v in node.outputs))}
-    readers: dict[str, list[ir.Node]] = {}
-    for edge in placement.activations:
-        readers.setdefault(edge.tensor, []).append(nodes[edge.node])
     activations, weights = [], []
-    for tensor, found in readers.items():
+    for tensor, readers in readers_of(graph, placement).items():
         observer, classes = seen[tensor], channels.per_channel(values[tensor])
         if classes is None or len(classes) != len(observer.peaks) or not observer.amax:
             continue
-        seen_by = np.zeros(len(classes))
-        for node in found:
-            relative = 1 / max(float(seen[str(node.outputs[0].name)].mean_square.sum()), 1e-30)
-            seen_by += relative * _gain_of_noise(node, len(classes))
-            if _mixes_channels(node):
-                weights.append(_weight(node, classes, observer.mean_square, relative))
         # A channel that is zero throughout has no reach: a thousandth of the largest keeps its factor finite.
         reach = np.maximum(observer.peaks, 1e-3 * observer.amax)
-        activations.append(_Activation(classes, reach, seen_by))
+        arriving = np.sum([noise_gain(node, seen, len(classes)) for node in readers], axis=0)
+        activations.append(_Activation(classes, reach, arriving))
+        weights += [_weight(node, classes, observer.mean_square, seen) for node in readers if _mixes_channels(node)]
     return activations, weights
-
-
-def _gain_of_noise(node: ir.Node, inputs: int) -> Array:
-    """How much of the variance of each input channel arrives at the outputs of ``node``."""
-    if node.op_type not in WEIGHTED:
-        return np.ones(inputs)
-    return np.asarray((_grouped(node, inputs) ** 2).sum(axis=(1, 3)).reshape(-1))
 
 
 def _mixes_channels(node: ir.Node) -> bool:
     """Whether an output reads several channels: a depthwise weight's scale follows its one input's factor."""
-    weight = constant(node.inputs[1]) if node.op_type in WEIGHTED else None
+    weight = constant(node.inputs[1]) if node.op_type in MIXERS else None
     return weight is not None and (node.op_type != "Conv" or weight.shape[1] > 1)
 
 
-def _weight(node: ir.Node, classes: Array, power: Array, relative: float) -> _Weight:
-    grouped = _grouped(node, len(classes))
+def _weight(node: ir.Node, classes: Array, power: Array, seen: Mapping[str, ChannelObserver]) -> _Weight:
+    grouped = grouped_weight(node, len(classes))
+    relative = relative_noise(node, seen).reshape(len(grouped), -1, 1)
+    magnitude = np.abs(grouped).max(axis=3) * np.sqrt(relative * grouped.shape[3])
     shape = (len(grouped), -1)
-    taps = grouped.shape[3]
-    largest = np.abs(grouped).max(axis=3)
-    return _Weight(classes.reshape(shape), largest, power.reshape(shape), relative * taps)
-
-
-def _grouped(node: ir.Node, inputs: int) -> Array:
-    """The weight as [groups, outputs, inputs, taps], each per group."""
-    weight = constant(node.inputs[1])
-    assert weight is not None
-    if node.op_type != "Conv":
-        return np.asarray((weight if channel_axis(node) == 0 else weight.T)[None, :, :, None])
-    groups = inputs // weight.shape[1]
-    return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+    return _Weight(classes.reshape(shape), magnitude, power.reshape(shape))
 
 
 def _descend(classes: int, activations: list[_Activation], weights: list[_Weight]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,9 +57,13 @@ class HistogramObserver:
 
     The range is the smallest power of two above max |x|: when a larger value arrives it doubles, and bins merge in
     pairs. So the counts are exact and the same whatever the order and the batches, and at least half the bins are used.
+
+    With ``importance`` [channels] a value counts as often as its channel (axis 1) matters, in steps of a thousandth of
+    the most important channel: whole numbers, so that the order still makes no difference.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, importance: Array | None = None) -> None:
+        self._importance = None if importance is None else _whole(importance)
         self.amax = 0.0
         self._exponent: int | None = None
         self._counts = np.zeros(BINS, np.int64)
@@ -76,10 +81,21 @@ class HistogramObserver:
         if not math.isfinite(peak):
             return
         if peak == 0:
-            self._zeros += values.size
+            self._zeros += values.size if self._importance is None else int(self._weights(values).sum() * len(values))
             return
         self._widen(max(math.frexp(peak)[1], _MIN_EXPONENT))
-        self._count(values.astype(np.float32, copy=False).reshape(-1))
+        single = values.astype(np.float32, copy=False)
+        if self._importance is None:
+            self._count(single.reshape(-1))
+            return
+        weights = self._weights(values)
+        for image in single:
+            self._count(image.reshape(-1), weights)
+
+    def _weights(self, values: Array) -> Array:
+        """How often each value of one image counts."""
+        assert self._importance is not None
+        return np.repeat(self._importance, values[0].size // len(self._importance))
 
     def _widen(self, exponent: int) -> None:
         """Double the range until 2^exponent fits in it."""
@@ -90,14 +106,16 @@ class HistogramObserver:
             self._counts[BINS // 2 :] = 0
         self._exponent = max(self._exponent, exponent)
 
-    def _count(self, values: Array) -> None:
+    def _count(self, values: Array, weights: Array | None = None) -> None:
         assert self._exponent is not None
         # A product with a power of two is exact, so no value changes its bin by rounding.
         factor = np.float32(math.ldexp(BINS, -self._exponent))
         for start in range(0, values.size, _BLOCK):
             block = np.abs(values[start : start + _BLOCK])
             block *= factor
-            self._counts += np.bincount(block.astype(np.intp), minlength=BINS)
+            counted = None if weights is None else weights[start : start + _BLOCK]
+            # Sums of whole numbers are exact in float64.
+            self._counts += np.bincount(block.astype(np.intp), counted, BINS).astype(np.int64)
 
 
 class ChannelObserver:
@@ -119,6 +137,13 @@ class ChannelObserver:
         """Mean of x² of each channel, float64 [channels]."""
         return self._squares / max(1, self._count)
 
+    def scaled(self, factors: Array) -> ChannelObserver:
+        """As if each channel had been ``factors`` times what it was."""
+        result = copy.copy(self)
+        result.peaks, result._squares = self.peaks * factors, self._squares * factors**2
+        result.amax = float(result.peaks.max(initial=0.0))
+        return result
+
     def observe(self, values: Array) -> None:
         shaped = values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1, -1)
         peaks = np.maximum(-shaped.min(axis=(0, 2)), shaped.max(axis=(0, 2))).astype(np.float64)
@@ -128,6 +153,12 @@ class ChannelObserver:
         self._squares = squares if first else self._squares + squares
         self._count += shaped.shape[0] * shaped.shape[2]
         self.amax = _larger(self.amax, float(self.peaks.max(initial=0.0)))
+
+
+def _whole(importance: Array) -> Array:
+    """Importance in whole numbers from 1 to 1000, as float64."""
+    largest = float(importance.max(initial=0.0))
+    return np.maximum(1.0, np.rint(1000 * importance / largest)) if largest else np.ones(len(importance))
 
 
 def _peak(values: Array) -> float:

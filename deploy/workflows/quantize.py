@@ -16,11 +16,13 @@ from deploy.graph.files import graph_digest
 from deploy.graph.fp16 import audited_tensors, to_fp16, weights_outside_fp16
 from deploy.graph.placement import Placement, place
 from deploy.graph.qdq import insert_qdq
+from deploy.graph.rescale import rescale
 from deploy.graph.weights import weight_sqnr
 from deploy.quantize import cache
 from deploy.quantize.cache import CalibrationCache
 from deploy.quantize.calibrate import DEFAULT_METHOD, calibrate, observe, settled_after
-from deploy.quantize.equalize import encode, equalization, equalized, observed_tensors
+from deploy.quantize.equalize import encode, equalization, equalized, factors, scaled
+from deploy.quantize.noise import importance, observed_tensors
 from deploy.quantize.observers import ChannelObserver
 from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.quantize.reconstruct import Corrections, corrected_biases, reconstruct
@@ -225,14 +227,19 @@ def _calibrate(
     source: Source, placement: Placement, calibration: Calibration, data: CalibrationData
 ) -> CalibrationCache:
     method, preprocessing = calibration.method or DEFAULT_METHOD, source.manifest.preprocessing
-    graph, factors = source.graph, None
-    if calibration.recipe.equalizes:
-        calibration.note(f"equalizing channels on {data.describe()}")
-        factors = _equalization(graph, placement, data, calibration.watched("observing channels"))
-        graph = equalized(graph, factors)
+    graph, steps = source.graph, None
     calibration.note(f"calibrating on {data.describe()} by {method}")
+    seen = {name: ChannelObserver() for name in observed_tensors(graph, placement)}
+    if calibration.recipe.equalizes or method == "mse":
+        observe(graph, seen, data, progress=calibration.watched("observing channels"))
+    if calibration.recipe.equalizes:
+        steps = equalization(graph, placement, seen)
+        seen = scaled(graph, steps, seen)
+        graph = rescale(graph, factors(steps))
+    counted = importance(graph, placement, seen) if method == "mse" else None
     audited, tensors = audited_tensors(graph), _wanted(source, placement, calibration)
-    result = calibrate(graph, tensors, data, method, progress=calibration.watched("calibrating"), watch=audited)
+    progress = calibration.watched("calibrating")
+    result = calibrate(graph, tensors, data, method, progress=progress, watch=audited, importance=counted)
     peaks = {name: result.peak[name] for name in audited}
     found = CalibrationCache(
         amax=result.amax,
@@ -242,18 +249,12 @@ def _calibrate(
         data_sha256=data.digest(),
         preprocessing_sha256=preprocessing.digest() if preprocessing else None,
         keep_fp32=kept_fp32(graph, peaks, calibration.note),
-        equalization=factors,
+        equalization=None if steps is None else encode(steps),
         convergence={str(images): round(loss, 3) for images, loss in result.convergence.items() if math.isfinite(loss)},
         peak=peaks,
     )
     cache.save(calibration.cache, found)
     return found
-
-
-def _equalization(graph: ir.Model, placement: Placement, data: CalibrationData, progress: Progress | None) -> str:
-    observers = {name: ChannelObserver() for name in observed_tensors(graph, placement)}
-    observe(graph, observers, data, progress=progress)
-    return encode(equalization(graph, placement, observers))
 
 
 def _wanted(source: Source, placement: Placement, calibration: Calibration) -> tuple[str, ...]:
