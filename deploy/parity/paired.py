@@ -1,8 +1,8 @@
 """What one classifier loses against another on the same images, and how sure that is.
 
-Images that both get right, or both wrong, tell nothing of the difference; the others do. The interval is T. Tango's score
-interval for paired proportions ("Equivalence test and confidence interval for the difference in proportions for the
-paired-sample design", Statistics in Medicine 17, 1998): it keeps its 95 % where few images differ, or none.
+Images that both get right, or both wrong, tell nothing of the difference; the others do. The interval is T. Tango's
+score interval for paired proportions ("Equivalence test and confidence interval for the difference in proportions for
+the paired-sample design", Statistics in Medicine 17, 1998): it keeps its 95 % where few images differ, or none.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ _HALVINGS = 60
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Counts of images: all of them, those only the first gets right (``lost``), those only the second (``gained``)."""
+    """Counts of images: all of them, those only the first gets right (``lost``), those only the second (``gained``).
+
+    ``gains`` is False where what the first answers counts as right: then nothing can be gained.
+    """
 
     images: int
     lost: int
     gained: int
+    gains: bool = True
 
     @property
     def drop(self) -> float:
@@ -39,12 +43,13 @@ class PairedDifference:
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of :attr:`drop`, in points."""
         low = -_upper_end(self.images, self.gained, self.lost)
+        low = low if self.gains else max(low, 0.0)
         return 100 * low, 100 * _upper_end(self.images, self.lost, self.gained)
 
 
-def paired_difference(first: Array, second: Array) -> PairedDifference:
+def paired_difference(first: Array, second: Array, *, gains: bool = True) -> PairedDifference:
     """Of two arrays of bool ``[images]``: which images each classifier gets right."""
-    return PairedDifference(len(first), int((first & ~second).sum()), int((~first & second).sum()))
+    return PairedDifference(len(first), int((first & ~second).sum()), int((~first & second).sum()), gains)
 
 
 def images_needed(budget: float, discordance: float, drop: float = 0.0) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploy.data.labelled import LabelledImages
+from deploy.data.loading import tell_once
 from deploy.errors import CheckFailed, InputError
 from deploy.images.classify import scores_output
 from deploy.images.default import default_preprocessing
@@ -85,8 +86,7 @@ def _labelled(
     subject: Subject, data: Path, image_size: tuple[int, int] | None, warn: Callable[[str], None]
 ) -> LabelledImages:
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
-    skipped = lambda path, error: warn(f"skipped: {error.headline}")  # noqa: E731
-    images = LabelledImages(data, preprocessing, subject.runner.inputs[0], on_error=skipped)
+    images = LabelledImages(data, preprocessing, subject.runner.inputs[0], on_error=tell_once(warn))
     outputs = {spec.name: spec for spec in subject.runner.outputs}
     manifest = subject.runner.manifest
     classes = outputs[scores_output(subject.runner.outputs)].shape[-1]

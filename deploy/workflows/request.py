@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,9 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None: ...
 
-    def calibrating(self, done: int, total: int) -> None: ...
+    def counter(self, label: str) -> Callable[[int, int], None]:
+        """A callback ``(done, total)`` for work that takes a while."""
+        ...
 
     @property
     def phases(self) -> BuildProgress: ...
@@ -29,13 +31,18 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph."""
+    """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph.
+
+    With ``max_drop``, points of top-1 accuracy, as many layers as it takes stay FP16; counted on ``eval_data``.
+    """
 
     onnx: Path
     precision: Precision
     calibration_data: Path | None = None
     calibration_method: str | None = None
     calibration_images: int | None = None
+    max_drop: float | None = None
+    eval_data: Path | None = None
     batch: ShapeProfile | None = None
     backend: str = "auto"
     timing_cache: Path | None = None

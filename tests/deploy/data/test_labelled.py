@@ -99,5 +99,7 @@ def test_folders_that_are_not_the_models_classes(folders: Path):
     data = LabelledImages(folders, HOW, IMAGE)
     data.match("the model", None, len(data.classes))
     data.match("the model", ["other"], "classes")
-    with pytest.raises(InputError, match=r"are not the classes of the model \(got \d folders; expected one for each of"):
+    with pytest.raises(
+        InputError, match=r"are not the classes of the model \(got \d folders; expected one for each of"
+    ):
         data.match("the model", ["other"], len(data.classes) + 1)

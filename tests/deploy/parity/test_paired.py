@@ -40,7 +40,9 @@ def _score(images: int, lost: int, gained: int, difference: float) -> float:
     return (lost - gained - images * difference) / math.sqrt(images * (2 * best + difference - difference**2))
 
 
-@pytest.mark.parametrize(("images", "lost", "gained"), [(1000, 15, 9), (160, 40, 20), (44, 0, 1), (50, 3, 0), (21, 7, 1)])
+@pytest.mark.parametrize(
+    ("images", "lost", "gained"), [(1000, 15, 9), (160, 40, 20), (44, 0, 1), (50, 3, 0), (21, 7, 1)]
+)
 def test_the_ends_are_where_the_test_turns(images: int, lost: int, gained: int):
     low, high = PairedDifference(images, lost, gained).interval()
     assert _score(images, lost, gained, low / 100) == pytest.approx(1.959964, abs=2e-3)
@@ -94,3 +96,10 @@ def test_no_number_of_images_shows_a_drop_at_the_budget_to_be_within_it():
     assert images_needed(0.5, discordance=0.02, drop=0.6) is None
     fewer, more = images_needed(0.5, 0.02), images_needed(0.5, 0.02, drop=0.3)
     assert fewer < more
+
+
+def test_nothing_is_gained_on_the_first_ones_own_answers():
+    """What is lost is then one share, and its interval Wilson's: 1 of 256 is at most 2.18 %."""
+    low, high = PairedDifference(256, 1, 0, gains=False).interval()
+    assert low == 0
+    assert high == pytest.approx(2.179, abs=1e-3)
