@@ -1,31 +1,40 @@
-"""The fewest units back in FP16 that keep a budget.
+"""The fewest layers back in FP16 that keep a budget.
 
-Greedy, then reduced: units return in the order of :func:`deploy.quantize.sensitivity.ranked` until the budget is kept,
-and each of them is then tried in INT8 again. So nothing in the result can be spared; that no other choice has fewer
-units only trying all of them would tell.
+Greedy, then reduced: units return in a given order until the budget is kept, and each of them is then tried in INT8
+again. So nothing in the result can be spared; that no other choice has fewer layers only trying all would tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from deploy.quantize.units import Unit
 
 Within = Callable[[frozenset[Unit]], bool]
 
 
-def fewest(ranked: Sequence[Unit], within: Within) -> frozenset[Unit]:
+def fewest(orders: Iterable[Sequence[Unit]], within: Within) -> frozenset[Unit]:
     """The units to keep in FP16: a set that is ``within`` the budget, and of which none can be left out.
 
-    Asks ``within`` about 2 log2(k) + k times where the first k units are enough, of few sets twice.
+    Of the sets that the orders lead to, that of the fewest layers; of equals that of the fewest multiply-accumulates.
+    For each order ``within`` is asked some 2 log2(k) + k times, where the first k units are enough.
 
     Args:
-        ranked: all units, the worst first.
-        within: whether the budget is kept with these in FP16; with all of them it is.
+        orders: all units each, in the order in which they return.
+        within: whether the budget is kept with these in FP16; with all of them it is. Asked again, it must be quick.
     """
     if within(frozenset()):
         return frozenset()
-    return _irreducible(ranked[: _prefix(ranked, within)], within)
+    found = []
+    for order in orders:
+        found.append(_irreducible(order[: _prefix(order, within)], within))
+        if _cost(found[-1])[0] == 1:
+            break
+    return min(found, key=_cost)
+
+
+def _cost(kept: frozenset[Unit]) -> tuple[int, int]:
+    return sum(len(unit.layers) for unit in kept), sum(unit.macs for unit in kept)
 
 
 def _prefix(ranked: Sequence[Unit], within: Within) -> int:

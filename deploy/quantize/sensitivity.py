@@ -37,11 +37,6 @@ class Sensitivity:
     sqnr_db: float
     drop: float
 
-    @property
-    def error_per_mac(self) -> float:
-        """What FP16 would take away, for each multiply-accumulate that it makes slower."""
-        return self.error / max(self.unit.macs, 1)
-
 
 def measure(
     units: Sequence[Unit],
@@ -69,19 +64,30 @@ def measure(
     return found
 
 
-def ranked(sensitivities: Sequence[Sensitivity]) -> list[Unit]:
+def by_error_per_mac(sensitivities: Sequence[Sensitivity]) -> list[Unit]:
     """The units, first those that lose most for the work they do; equals in graph order."""
-    return [each.unit for each in sorted(sensitivities, key=lambda each: -each.error_per_mac)]
+    return [each.unit for each in sorted(sensitivities, key=lambda each: -each.error / max(each.unit.macs, 1))]
+
+
+def by_error(sensitivities: Sequence[Sensitivity]) -> list[Unit]:
+    """The units, first those that lose most; equals in graph order."""
+    return [each.unit for each in sorted(sensitivities, key=lambda each: -each.error)]
 
 
 def _sensitivity(unit: Unit, logits: Array, reference: Array, floor: float) -> Sensitivity:
-    error, signal = _mean_square(logits, reference), _mean_square(reference, np.zeros_like(reference))
-    decibel = 10 * math.log10(signal / error) if signal and error else math.inf if not error else -math.inf
+    error = _mean_square(logits, reference)
     changed = float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
-    return Sensitivity(unit, max(error - floor, 0.0), decibel, 100 * changed)
+    beyond = max(error - floor, 0.0) if math.isfinite(error) else math.inf
+    return Sensitivity(unit, beyond, _decibel(_mean_square(reference), error), 100 * changed)
 
 
-def _mean_square(values: Array, reference: Array) -> float:
-    """Infinite where a value is not finite."""
+def _decibel(signal: float, error: float) -> float:
+    if not error or not math.isfinite(error):
+        return -math.inf if error else math.inf
+    return 10 * math.log10(signal / error) if signal else -math.inf
+
+
+def _mean_square(values: Array, reference: Array | float = 0.0) -> float:
+    """Of the differences; infinite where a value is not finite."""
     error = float(((values.astype(np.float64) - reference) ** 2).mean())
     return error if math.isfinite(error) else math.inf

@@ -16,7 +16,7 @@ from deploy.graph.twin import twin
 from deploy.parity.paired import images_needed
 from deploy.quantize.latency import Latency
 from deploy.quantize.search import fewest
-from deploy.quantize.sensitivity import Sensitivity, measure, ranked
+from deploy.quantize.sensitivity import Sensitivity, by_error, by_error_per_mac, measure
 from deploy.quantize.units import Unit, units_of
 from deploy.workflows.budget import BATCH, AccuracyBudget, Images
 from deploy.workflows.quantize import Int8, Quantized
@@ -26,6 +26,7 @@ from deploy.workflows.trials import Exam, Kept, Trial, Trials, layers_of, run
 
 # The error of the logits is averaged over classes too: more images change the order of the layers little.
 SENSITIVITY_IMAGES = 64
+_RANKS = (by_error_per_mac, by_error)
 _NONE: Kept = frozenset()
 
 
@@ -68,10 +69,10 @@ class _Search:
             if not self._within(choosing, everything):
                 raise self._missed(choosing, everything)
             sensitivities = self._sensitivities(units, choosing)
-            chosen = self._choose(ranked(sensitivities), choosing, judging)
+            chosen = self._choose(sensitivities, choosing, judging)
         if chosen == everything:
             raise self._missed(judging, everything)
-        for kept in (everything, *_doubling(ranked(sensitivities)), *choosing.front({chosen})):
+        for kept in (everything, *_doubling(by_error_per_mac(sensitivities)), *choosing.front({chosen})):
             judging(kept)
         self._say(judging(chosen))
         made = judging.make(layers_of(chosen))
@@ -112,18 +113,19 @@ class _Search:
             f"{trials.exam.images} images: about {seconds:.0f} s"
         )
 
-    def _choose(self, order: Sequence[Unit], choosing: Trials, judging: Trials) -> Kept:
+    def _choose(self, sensitivities: Sequence[Sensitivity], choosing: Trials, judging: Trials) -> Kept:
         """The fewest on the images to choose on; where those to judge on ask for more, as many more."""
-        progress = self.report.counter("graphs tried")
+        progress, orders = self.report.counter("graphs tried"), [rank(sensitivities) for rank in _RANKS]
 
         def within(kept: Kept) -> bool:
             kept_it, done = self._within(choosing, kept), len(choosing.found)
-            progress(done, max(done + 1, _expected(len(order))))
+            progress(done, max(done + 1, _expected(len(sensitivities))))
             return kept_it
 
-        fewest_found = fewest(order, within)
+        kept = fewest(orders, within)
         progress(len(choosing.found), len(choosing.found))
-        return next((kept for kept in _safer(fewest_found, order) if self._within(judging, kept)), frozenset(order))
+        safer = (more for more in _safer(kept, orders[0]) if self._within(judging, more))
+        return next(safer, frozenset(orders[0]))
 
     def _missed(self, trials: Trials, everything: Kept) -> CheckFailed:
         fp16 = trials(everything).difference.drop
