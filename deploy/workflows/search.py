@@ -109,8 +109,8 @@ class _Search:
         one = trials.making + trials.running
         seconds = units * alone + _expected(units) * one
         self.report.note(
-            f"searching: {units} layers one by one on {images} images, then some {_expected(units)} graphs on "
-            f"{trials.exam.images} images: about {seconds:.0f} s"
+            f"searching: {units} layers one by one on {images} images, then up to some {_expected(units)} graphs on "
+            f"{trials.exam.images} images: {seconds:.0f} s at most, as a rule"
         )
 
     def _choose(self, sensitivities: Sequence[Sensitivity], choosing: Trials, judging: Trials) -> Kept:
@@ -172,8 +172,8 @@ class _Search:
 
 
 def _expected(units: int) -> int:
-    """Graphs that a search tries, as a rule."""
-    return 2 * units.bit_length()
+    """Graphs that a search tries where it must go far: the prefixes, and the layers of one of half the length."""
+    return 2 * units.bit_length() + units // 2
 
 
 def _safer(kept: Kept, order: Sequence[Unit]) -> Iterator[Kept]:

@@ -97,8 +97,8 @@ def answers_of_one_class():
         ([*INT8, *DATA, "--max-drop", "100"], "--max-drop is in points of top-1 accuracy (got 100.0; expected above"),
         (
             [*INT8, *DATA, "--max-drop", "2", "--eval-data", "classes"],
-            "--max-drop is finer than one image of --eval-data (got 2 points; one of 20 images is 5; expected 50 images "
-            "or more). Give more images, or --max-drop 5 or more.",
+            "--max-drop is finer than one image of --eval-data (got 2 points; one of 20 images is 5; expected 50 "
+            "images or more). Give more images, or --max-drop 5 or more.",
         ),
         (
             [*INT8, *DATA, "--max-drop", "2"],
