@@ -6,7 +6,6 @@ again. So nothing in the result can be spared; that no other choice has fewer la
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from deploy.quantize.units import Unit
@@ -18,7 +17,7 @@ def fewest(orders: Iterable[Sequence[Unit]], within: Within) -> frozenset[Unit]:
     """The units to keep in FP16: a set that is ``within`` the budget, and of which none can be left out.
 
     Of the sets that the orders lead to, that of the fewest layers; of equals that of the fewest multiply-accumulates.
-    ``within`` is asked some 2 log2(k) + k times for an order of which the first k units are enough.
+    For each order ``within`` is asked some 2 log2(k) + k times, where the first k units are enough.
 
     Args:
         orders: all units each, in the order in which they return.
@@ -26,20 +25,12 @@ def fewest(orders: Iterable[Sequence[Unit]], within: Within) -> frozenset[Unit]:
     """
     if within(frozenset()):
         return frozenset()
-    best: frozenset[Unit] | None = None
+    found = []
     for order in orders:
-        # Another order is worth following only if less than the best of it keeps the budget.
-        if best is None or within(_fewer(order, _cost(best)[0])):
-            found = _irreducible(order[: _prefix(order, within)], within)
-            best = min(best or found, found, key=_cost)
-    assert best is not None
-    return best
-
-
-def _fewer(order: Sequence[Unit], layers: int) -> frozenset[Unit]:
-    """The longest prefix of fewer layers."""
-    counts = itertools.accumulate(len(unit.layers) for unit in order)
-    return frozenset(unit for unit, count in zip(order, counts) if count < layers)
+        found.append(_irreducible(order[: _prefix(order, within)], within))
+        if _cost(found[-1])[0] == 1:
+            break
+    return min(found, key=_cost)
 
 
 def _cost(kept: frozenset[Unit]) -> tuple[int, int]:

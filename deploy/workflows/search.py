@@ -172,8 +172,8 @@ class _Search:
 
 
 def _expected(units: int) -> int:
-    """Graphs that a search tries where it must go far: the prefixes, and the layers of one of half the length."""
-    return 2 * units.bit_length() + units // 2
+    """Graphs that a search tries where half the units return: in two orders the prefixes, then each unit of one."""
+    return 4 * units.bit_length() + units
 
 
 def _safer(kept: Kept, order: Sequence[Unit]) -> Iterator[Kept]:
