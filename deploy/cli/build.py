@@ -3,6 +3,7 @@
 python build_engine.py mobilenet_v3_large.onnx --precision fp16
 python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --batch 1:8:32
 python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --backend none
+python build_engine.py mobilenet_v3_large.onnx --precision int8 --calibration-data photos/ --max-drop 0.5
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deploy.cli.console import Bars, Console
 from deploy.cli.facts import headroom_rows
 from deploy.cli.options import add_image_size, output_path
+from deploy.cli.pareto import accuracy, print_front
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
 
@@ -55,6 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "else written",
     )
     parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="of top-1 accuracy that INT8 may lose; as many layers as it takes stay FP16",
+    )
+    parser.add_argument(
+        "--eval-data",
+        type=Path,
+        metavar="DIR",
+        help="DIR/<class>/*.jpg to count that on (default: against FP32's answers on the calibration images)",
+    )
+    parser.add_argument(
         "--batch", metavar="MIN:OPT:MAX", help="batch sizes the engine takes (default 1:8:32, or the graph's fixed one)"
     )
     add_image_size(parser, "for a graph that leaves them open: height and width of its input in pixels")
@@ -91,6 +105,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         calibration_images=args.calibration_images,
         recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without),
         calibration_cache=args.calibration_cache,
+        max_drop=args.max_drop,
+        eval_data=args.eval_data,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
         timing_cache=args.timing_cache,
@@ -121,6 +137,9 @@ def _print(report: BuildReport, console: Console) -> None:
         console.document(_document(report))
         return
     manifest = report.manifest
+    search = (manifest.quantization or {}).get("search")
+    if search is not None:
+        print_front(search, console)
     rows = [["graph", _sized(report.onnx)], *([["engine", _sized(report.plan)]] if report.plan else [])]
     rows += [[f"{what} against FP32", _figures(comparison)] for what, comparison in report.verdicts.items()]
     rows += _quantization(manifest.quantization or {})
@@ -153,6 +172,8 @@ def _quantization(facts: dict[str, Any]) -> list[list[str]]:
         share = facts["int8_mac_share"]
         of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
         rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
+    if "search" in facts:
+        rows += accuracy(facts["search"])
     if facts.get("fp32_nodes"):
         rows.append(["in FP32", ", ".join(facts["fp32_nodes"])])
     return [*rows, *headroom_rows(facts)]

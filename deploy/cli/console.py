@@ -149,4 +149,4 @@ def _discard(stream: TextIO) -> None:
 
 
 def _is_number(cell: object) -> bool:
-    return isinstance(cell, int | float) or str(cell)[:1].isdigit()
+    return isinstance(cell, int | float) or str(cell).removeprefix("-")[:1].isdigit()

@@ -87,6 +87,12 @@ class ArraySource:
         sampled._chosen = [self._chosen[index] for index in spread(len(self), limit, seed=0)]
         return sampled
 
+    def part(self, index: int, of: int) -> ArraySource:
+        """Every ``of``-th image from number ``index`` on."""
+        part = copy.copy(self)
+        part._chosen = self._chosen[index::of]
+        return part
+
 
 class _Rows:
     """One array of an archive, read from front to back; ``what`` names it in errors."""

@@ -41,6 +41,10 @@ class CalibrationData(Protocol):
         """At most ``limit`` of the images, drawn evenly."""
         ...
 
+    def part(self, index: int, of: int) -> CalibrationData:
+        """Every ``of``-th image from number ``index`` on."""
+        ...
+
 
 class ImageSource:
     """Image files, or ``limit`` of them drawn evenly from the sorted list, for ``spec``, the one input of a network.
@@ -85,6 +89,11 @@ class ImageSource:
         sampled = copy.copy(self)
         sampled.files = [self.files[index] for index in spread(len(self), limit, seed=0)]
         return sampled
+
+    def part(self, index: int, of: int) -> ImageSource:
+        part = copy.copy(self)
+        part.files = self.files[index::of]
+        return part
 
 
 def open_calibration_data(

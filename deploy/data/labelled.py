@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,33 @@ class LabelledImages:
     def __len__(self) -> int:
         """The images found, unreadable ones too."""
         return len(self.labels)
+
+    def match(self, model: str, labels: Sequence[str] | None, classes: object) -> None:
+        """Folders named as the model's labels are those classes; else their order is, and there must be one for each.
+
+        Args:
+            model: what it is called in the error.
+            labels: the names of its classes by index, where it has any.
+            classes: how many it tells apart; not judged where that is no number.
+
+        Raises:
+            InputError: neither: an index by position would be another class.
+        """
+        index_of = {label: index for index, label in enumerate(labels or ())}
+        if all(name in index_of for name in self.classes):
+            self.labels = {path: index_of[self.classes[index]] for path, index in self.labels.items()}
+        elif isinstance(classes, int) and len(self.classes) != classes:
+            raise InputError(
+                f"the folders in {self.root} are not the classes of {model}",
+                got=f"{len(self.classes)} folders",
+                expected=f"one for each of {classes} classes, or folders named as the model's labels",
+            )
+
+    def part(self, index: int, of: int) -> LabelledImages:
+        """Every ``of``-th image from number ``index`` on: of each class as many, give or take one."""
+        part = copy.copy(self)
+        part.labels = dict(list(self.labels.items())[index::of])
+        return part
 
     def batches(self, batch_size: int) -> Iterator[LabelledBatch]:
         """Feeds by input name, int64 class indices, and the files, image by image.

@@ -36,6 +36,18 @@ def log_skipped(path: Path, error: InputError) -> None:
     logging.getLogger(__name__).warning("skipped: %s", error)
 
 
+def tell_once(warn: Callable[[str], None]) -> OnError:
+    """Warn of each unreadable image the first time only, however often the images are gone through."""
+    told: set[Path] = set()
+
+    def skipped(path: Path, error: InputError) -> None:
+        if path not in told:
+            told.add(path)
+            warn(f"skipped: {error.headline}")
+
+    return skipped
+
+
 def image_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int, on_error: OnError
 ) -> Iterator[tuple[FloatArray, list[Path], list[Size]]]:

@@ -8,8 +8,8 @@ here a model of the noise decides, over every tensor that shares a channel.
 
 The model (:mod:`deploy.quantize.noise`): an activation over [-A, A] gets noise of variance (A/127)²/12 in each value,
 which reaches the output of each reader through its weights; a weight gets (max |w| of its output channel / 127)²/12.
-Both are counted relative to the power of the output channel they arrive in, and summed. In logarithms of the factors the
-sum is convex (a geometric program): it has one minimum, found by gradient descent.
+Both are counted relative to the power of the output channel they arrive in, and summed. In logarithms of the factors
+the sum is convex (a geometric program): it has one minimum, found by gradient descent.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.artifacts import check_writable, plan_manifest_path, replacing, replacing_all
 from deploy.data.calibration import CalibrationData, open_calibration_data
+from deploy.data.loading import tell_once
 from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
@@ -22,14 +23,17 @@ from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
+from deploy.quantize.latency import Estimated
 from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
+from deploy.workflows.budget import check_budget, open_budget
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import check_tensors, written_ranges
 from deploy.workflows.judge import Judge
-from deploy.workflows.quantize import Calibration, Quantized, to_half, to_int8
+from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half, to_int8
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
+from deploy.workflows.search import search_int8
 from deploy.workflows.source import Source, load_source
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
@@ -49,6 +53,7 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
     """
     flavour = None if request.backend == "none" else choose_flavour(request.backend)
     _check_options(request, flavour)
+    check_budget(request)
     source = load_source(request.onnx, report.note, report.warn, request.image_size, request.calibration_data)
     _check_source(source, request)
     if source.nms is not None and flavour is not None and not flavour.can.nms:
@@ -113,6 +118,8 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
     options = (request.calibration_method, request.calibration_images, request.calibration_cache)
     if source.precision is Precision.INT8 and any(options):
         raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
+    if request.max_drop is not None:
+        raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")
 
 
 def _check_output(path: Path, source: Source) -> None:
@@ -135,6 +142,7 @@ class _Job:
             self._onnx = source.path
         self._cache, self._new_cache = request.cache_to_read or names.calibration(), request.cache_to_write
         self._data = self._open_data()
+        self._budget = open_budget(request, source, self._data, report.warn)
         self._judge = Judge(source, request.precision, self._data, report.warn)
         self._verdicts: dict[str, Comparison] = {}
         self._parity = source.manifest.parity
@@ -190,7 +198,7 @@ class _Job:
         if path is None:
             return None
         limit = self._request.calibration_images or DEFAULT_IMAGES
-        skipped = lambda file, error: self._report.warn(f"skipped: {error.headline}")  # noqa: E731
+        skipped = tell_once(self._report.warn)
         return open_calibration_data(path, manifest.inputs, manifest.preprocessing, limit, on_error=skipped)
 
     def _precise(self) -> Quantized:
@@ -209,7 +217,12 @@ class _Job:
             report.counter,
             request.calibration_cache,
         )
-        return to_int8(self._source, calibration)
+        if self._budget is None or self._data is None:
+            return to_int8(self._source, calibration)
+        int8 = prepare_int8(self._source, calibration)
+        with self._timed("search"):
+            latency = Estimated((self._request.batch or self._default_batch()).opt)
+            return search_int8(self._source, int8, self._data, self._budget, latency, self._report)
 
     def _recipe(self) -> Recipe:
         """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""

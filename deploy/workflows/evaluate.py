@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploy.data.labelled import LabelledImages
+from deploy.data.loading import tell_once
 from deploy.errors import CheckFailed, InputError
 from deploy.images.classify import scores_output
 from deploy.images.default import default_preprocessing
@@ -85,29 +86,12 @@ def _labelled(
     subject: Subject, data: Path, image_size: tuple[int, int] | None, warn: Callable[[str], None]
 ) -> LabelledImages:
     preprocessing = subject.preprocessing or default_preprocessing(subject.runner.inputs, image_size)
-    skipped = lambda path, error: warn(f"skipped: {error.headline}")  # noqa: E731
-    images = LabelledImages(data, preprocessing, subject.runner.inputs[0], on_error=skipped)
-    _match_classes(images, subject)
-    return images
-
-
-def _match_classes(images: LabelledImages, subject: Subject) -> None:
-    """Folders named as the model's labels are those classes; else their order is, and there must be one for each.
-
-    Raises:
-        InputError: neither: an index by position would be another class.
-    """
-    manifest, outputs = subject.runner.manifest, {spec.name: spec for spec in subject.runner.outputs}
+    images = LabelledImages(data, preprocessing, subject.runner.inputs[0], on_error=tell_once(warn))
+    outputs = {spec.name: spec for spec in subject.runner.outputs}
+    manifest = subject.runner.manifest
     classes = outputs[scores_output(subject.runner.outputs)].shape[-1]
-    names = {label: index for index, label in enumerate(manifest.labels)} if manifest and manifest.labels else {}
-    if all(name in names for name in images.classes):
-        images.labels = {path: names[images.classes[index]] for path, index in images.labels.items()}
-    elif isinstance(classes, int) and len(images.classes) != classes:
-        raise InputError(
-            f"the folders in {images.root} are not the classes of {subject.name}",
-            got=f"{len(images.classes)} folders",
-            expected=f"one for each of {classes} classes, or folders named as the model's labels",
-        )
+    images.match(subject.name, manifest.labels if manifest else None, classes)
+    return images
 
 
 def _ranks(logits: Array, labels: Array) -> Array:

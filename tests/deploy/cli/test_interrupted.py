@@ -110,6 +110,16 @@ def test_ranges_survive_an_interrupted_build(cli: Cli, here: Path, deep: str):
     assert "reusing the ranges in deep.int8.calib.json" in cli.done("build", *argv, "--backend", "none").err
 
 
+def test_an_interrupted_search_loses_itself_alone(cli: Cli, here: Path, arrays: Path):
+    Path("arrays.npz").symlink_to(arrays)
+    before = snapshot(here)
+    argv = ["net.onnx", "--precision", "int8", *ARRAYS, "--backend", "none"]
+    code, rest = interrupted(signal.SIGINT, "counting", "build_engine", *argv, "--max-drop", "0.2")
+    assert (code, rest.splitlines()[-1:]) == (130, [SAID.strip()])
+    assert set(snapshot(here)) - set(before) == {"net.int8.calib.json"}
+    assert "reusing the ranges in net.int8.calib.json" in cli.done("build", *argv).err
+
+
 def no_space(monkeypatch: pytest.MonkeyPatch, when: Callable[[str], bool]) -> None:
     """The disk is full for files whose name fulfils ``when``."""
     real = os.fsync

@@ -122,3 +122,16 @@ def test_a_sample_is_drawn_from_all_of_it(tmp_path):
     assert np.bincount((seen // 50).astype(int)).tolist() == [5, 5, 5, 5]
     assert len(whole) == 200
     assert len(whole.sample(500)) == 200
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_hold_every_image_once(tree: Path, tmp_path: Path, count: int) -> None:
+    np.savez(tmp_path / "images.npz", input=np.arange(7 * 768, dtype=np.float32).reshape(7, 3, 16, 16))
+    for source in (ImageSource([tree], HOW, IMAGE), ArraySource(tmp_path / "images.npz", [IMAGE])):
+        whole, *parts = (
+            np.concatenate([feeds["input"] for feeds in data.batches(4)])
+            for data in (source, *(source.part(index, count) for index in range(count)))
+        )
+        for index, part in enumerate(parts):
+            np.testing.assert_array_equal(part, whole[index::count])
+        assert len(source.part(0, count)) == len(parts[0])

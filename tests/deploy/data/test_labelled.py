@@ -77,3 +77,29 @@ def test_labels_follow_their_images_past_unreadable_ones(tree: Path) -> None:
 def test_wrong_layout(tree: Path, root: str, got: str) -> None:
     with pytest.raises(InputError, match=rf"got {got}; expected one folder per class: ROOT/CLASS/\*\.jpg"):
         LabelledImages(tree / root, HOW, IMAGE)
+
+
+def test_parts_share_every_class_and_no_image(folders: Path):
+    data = LabelledImages(folders, HOW, IMAGE)
+    parts = [data.part(index, 2) for index in range(2)]
+    assert sorted(path for part in parts for path in part.labels) == sorted(data.labels)
+    assert abs(len(parts[0]) - len(parts[1])) <= 1
+    assert {**parts[0].labels, **parts[1].labels} == data.labels
+
+
+def test_folders_are_matched_with_the_models_labels(folders: Path):
+    data = LabelledImages(folders, HOW, IMAGE)
+    before = {path: data.classes[index] for path, index in data.labels.items()}
+    labels = [*reversed(data.classes), "another"]
+    data.match("the model", labels, len(labels))
+    assert {path: labels[index] for path, index in data.labels.items()} == before
+
+
+def test_folders_that_are_not_the_models_classes(folders: Path):
+    data = LabelledImages(folders, HOW, IMAGE)
+    data.match("the model", None, len(data.classes))
+    data.match("the model", ["other"], "classes")
+    with pytest.raises(
+        InputError, match=r"are not the classes of the model \(got \d folders; expected one for each of"
+    ):
+        data.match("the model", ["other"], len(data.classes) + 1)

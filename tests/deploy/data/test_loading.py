@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.data.loading import image_batches, log_skipped
+from deploy.data.loading import image_batches, log_skipped, tell_once
 from deploy.errors import InputError
 from deploy.images.decode import decode
 from deploy.images.preprocess import preprocess
@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tree: Path, monkeypatch:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from deploy.data.loading import image_batches, log_skipped
+from deploy.data.loading import image_batches, log_skipped, tell_once
 from deploy.specs import Preprocessing
 for _ in image_batches([Path(sys.argv[1])] * 1_000_000, Preprocessing(64, (64, 64)), 8, log_skipped):
     print("batch", flush=True)
@@ -163,3 +163,14 @@ def test_an_interrupt_ends_at_once(tree: Path) -> None:
             process.kill()
     assert process.returncode == -signal.SIGINT
     assert stderr.strip().endswith("KeyboardInterrupt")
+
+
+def test_an_unreadable_image_is_told_of_once(tree: Path) -> None:
+    (tree / "bee" / "2.jpg").write_bytes(b"?")
+    told: list[str] = []
+    skipped = tell_once(told.append)
+    for _ in range(3):
+        assert sum(len(batch) for batch, *_ in image_batches(files(tree), HOW, 5, skipped)) == 11
+    (line,) = told
+    assert line.startswith("skipped: ")
+    assert "2.jpg" in line
