@@ -20,7 +20,7 @@ OURS: dict[str, tuple[str, ...]] = {"fast": ()}
 PARTS: tuple[str, ...] = ()
 ONNX_RUNTIME = ("MinMax", "Percentile", "Entropy")
 MODELOPT = ("max", "entropy")
-PLACEMENTS = ("own", "our")
+PLACEMENTS = OWN_PLACEMENT, OUR_PLACEMENT = ("own placement", "our placement")
 RIVAL = "ONNX Runtime Percentile"  # its time is the measure of ours
 
 
@@ -35,13 +35,13 @@ class Row:
     Attributes:
         name: of our recipe, or of the quantizer and its method.
         side: ``ours`` or ``peer``.
-        placement: whose choice it is what to quantize: ``our`` or its ``own``.
+        detail: what sets it apart from rows of the same name: whose placement, which images.
         command: makes ``output`` and nothing outside its folder.
     """
 
     name: str
     side: str
-    placement: str
+    detail: str
     command: tuple[str | Path, ...]
     output: Path
 
@@ -67,41 +67,49 @@ def ours(network: Network) -> list[Row]:
     return [our_row(network, name, options) for name, options in (OURS | ablated).items()]
 
 
-def our_row(network: Network, name: str, options: Sequence[str], images: Path | None = None, count: int = 256) -> Row:
+def our_row(
+    network: Network,
+    name: str,
+    options: Sequence[str],
+    images: Path | None = None,
+    count: int = 256,
+    detail: str = OUR_PLACEMENT,
+) -> Row:
     """Our whole ``build_engine.py``: it also audits, compares its graph with the FP32 one and writes a manifest."""
-    output = _output(network, name if images is None else f"{name} {images.name}")
+    output = _output(network, name, detail)
     data = ["--calibration-data", images or network.calibration, "--calibration-images", str(count)]
     filled = [option.format(evaluation=network.evaluation) for option in options]
     fixed = [ROOT / "build_engine.py", network.graph, "--precision", "int8", "--backend", "none"]
-    return Row(name, "ours", "our", (sys.executable, *fixed, *data, *filled, "-o", output), output)
+    return Row(name, "ours", detail, (sys.executable, *fixed, *data, *filled, "-o", output), output)
 
 
 def peers(network: Network, modelopt_python: Path | None) -> list[Row]:
     """Each at its own placement and at ours. ModelOpt needs a Python of its own; without one its rows are left out."""
     rows = [onnx_runtime_row(network, method, where) for method in ONNX_RUNTIME for where in PLACEMENTS]
     if modelopt_python is not None:
-        script = (modelopt_python.absolute(), PEERS / "modelopt_by_hand.py")
-        rows += [_peer(network, "ModelOpt", method, where, script) for method in MODELOPT for where in PLACEMENTS]
+        script = (modelopt_python, PEERS / "modelopt_by_hand.py")
+        chosen = [(method, where) for method in MODELOPT for where in PLACEMENTS]
+        rows += [_peer(network, f"ModelOpt {method}", script, method, where) for method, where in chosen]
     return rows
 
 
-def onnx_runtime_row(network: Network, method: str, placement: str, images: Path | None = None) -> Row:
-    return _peer(network, "ONNX Runtime", method, placement, (sys.executable, PEERS / "quantize_by_hand.py"), images)
+def onnx_runtime_row(network: Network, method: str, detail: str = OWN_PLACEMENT, images: Path | None = None) -> Row:
+    script = (sys.executable, PEERS / "quantize_by_hand.py")
+    return _peer(network, f"ONNX Runtime {method}", script, method, detail, images)
 
 
 def _peer(
     network: Network,
-    quantizer: str,
-    method: str,
-    placement: str,
+    name: str,
     script: tuple[str | Path, ...],
+    method: str,
+    detail: str,
     images: Path | None = None,
 ) -> Row:
-    name = f"{quantizer} {method}"
-    output = _output(network, f"{name} {placement}")
-    told = ["--placement", placement_file(network)] if placement == "our" else []
+    output = _output(network, name, detail)
+    told = ["--placement", placement_file(network)] if detail == OUR_PLACEMENT else []
     fixed = (network.graph, images or network.calibration, "--size", str(network.size), "--method", method)
-    return Row(name, "peer", placement, (*script, *fixed, *told, "-o", output), output)
+    return Row(name, "peer", detail, (*script, *fixed, *told, "-o", output), output)
 
 
 def placement_file(network: Network) -> Path:
@@ -119,8 +127,8 @@ def judged(network: Network, graphs: Sequence[Path]) -> dict[str, Any]:
     return scores
 
 
-def _output(network: Network, name: str) -> Path:
-    return network.folder / "rows" / name.replace(" ", "-").lower() / "net.int8.onnx"
+def _output(network: Network, name: str, detail: str) -> Path:
+    return network.folder / "rows" / f"{name} {detail}".replace(" ", "-").lower() / "net.int8.onnx"
 
 
 def _child(script: str, *args: str | Path) -> str:

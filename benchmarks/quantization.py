@@ -52,7 +52,6 @@ FEW, MANY, PEER_MANY = 256, 10_000, 1_024
 
 def main() -> None:
     args = _arguments()
-    args.work = args.work.absolute()
     document = {"benchmark": "quantization", "machine": machine("onnxruntime", "numpy", "pillow", "nvidia-modelopt")}
     measure = _memory if args.memory else _subsets if args.subsets else _compare
     document |= measure(args)
@@ -105,12 +104,12 @@ def _measured(network: Network, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _made(row: Row) -> dict[str, Any]:
-    fact: dict[str, Any] = {"name": row.name, "side": row.side, "detail": f"{row.placement} placement"}
+    fact: dict[str, Any] = {"name": row.name, "side": row.side, "detail": row.detail}
     try:
         fact |= asdict(row.make())
     except Failed as error:
         fact["failed"] = str(error)
-    _note(f"{row.name}, {fact['detail']}: {fact.get('failed') or _cost(fact)}")
+    _note(f"{row.name}, {row.detail}: {fact.get('failed') or _cost(fact)}")
     return fact
 
 
@@ -118,7 +117,7 @@ def _time_ratio(network: Network, rows: Sequence[dict[str, Any]], repeats: int) 
     """Our fast recipe's time over the rival's, in turns."""
     if any("failed" in row for row in rows if row["name"] in ("fast", RIVAL)):
         return None
-    fast, rival = our_row(network, "fast", OURS["fast"]), onnx_runtime_row(network, "Percentile", "own")
+    fast, rival = our_row(network, "fast", OURS["fast"]), onnx_runtime_row(network, "Percentile")
     versus = interleave(fast.make, rival.make, repeats)
     medians = ", ".join(f"{side} {versus.median(side, 'seconds'):.1f} s" for side in ("ours", "peer"))
     _note(f"fast against {RIVAL}, medians of {repeats} turns: {medians}")
@@ -133,14 +132,11 @@ def _subsets(args: argparse.Namespace) -> dict[str, Any]:
         chosen = subsets(sorted(network.calibration.iterdir()))
         folders = {name: _linked(files, network.folder / "subsets" / name) for name, files in chosen.items()}
         for recipe, options in OURS.items():
-            made = [our_row(network, recipe, options, folder) for folder in folders.values()]
+            made = [our_row(network, recipe, options, folder, detail=name) for name, folder in folders.items()]
             facts = _measured(network, made)[1:]
-            for name, fact in zip(folders, facts, strict=True):
-                fact["detail"] = name
             rows[f"{network.name}, {recipe}, by calibration images"] = facts
             if not any("failed" in fact for fact in facts):
-                sqnr = {name: fact["sqnr_db"] for name, fact in zip(folders, facts, strict=True)}
-                verdicts += subset_verdicts(f"{network.name}, {recipe}", sqnr)
+                verdicts += subset_verdicts(f"{network.name}, {recipe}", {f["detail"]: f["sqnr_db"] for f in facts})
     return {"rows": rows, "verdicts": verdicts}
 
 
@@ -151,7 +147,7 @@ def _memory(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for count in (FEW, MANY):
         folder = _linked([photos[index % FEW] for index in range(count)], network.folder / f"{count}")
-        rows.append(_made(our_row(network, "fast", OURS["fast"], folder, count)) | {"detail": f"{count} images"})
+        rows.append(_made(our_row(network, "fast", OURS["fast"], folder, count, f"{count} images")))
     verdicts = [] if any("failed" in row for row in rows) else list(memory_verdicts(rows))
     rows += [] if args.only == "ours" else _peer_memory(network, photos)
     return {"rows": {network.name: rows}, "verdicts": verdicts}
@@ -160,14 +156,17 @@ def _memory(args: argparse.Namespace) -> dict[str, Any]:
 def _peer_memory(network: Network, photos: Sequence[Path]) -> Iterator[dict[str, Any]]:
     folder = _linked([photos[index % FEW] for index in range(PEER_MANY)], network.folder / f"{PEER_MANY}")
     for method in ONNX_RUNTIME:
-        few = _made(onnx_runtime_row(network, method, "own"))
-        yield few | {"detail": f"{FEW} images"}
+        few = _made(onnx_runtime_row(network, method, f"{FEW} images"))
+        yield few
+        if "failed" in few:
+            continue
+        many = onnx_runtime_row(network, method, f"{PEER_MANY} images", folder)
         needed = few["peak_mb"] * PEER_MANY / FEW
         if needed > _available_mb() / 2:
-            many = {"name": few["name"], "side": "peer", "failed": f"not tried, it would need about {needed:.0f} MB"}
+            reason = f"not tried, it would need about {needed:.0f} MB"
+            yield {"name": many.name, "side": many.side, "detail": many.detail, "failed": reason}
         else:
-            many = _made(onnx_runtime_row(network, method, "own", folder))
-        yield many | {"detail": f"{PEER_MANY} images"}
+            yield _made(many)
 
 
 def _linked(files: Sequence[Path], folder: Path) -> Path:
@@ -192,15 +191,20 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _absolute(path: str) -> Path:
+    """Quantizers run in folders of their own. Not resolved: a virtual environment's Python is a link."""
+    return Path(path).absolute()
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photo1000", type=Path, metavar="DIR", help="trained weights, calibration/ and eval/")
+    parser.add_argument("--photo1000", type=_absolute, metavar="DIR", help="trained weights, calibration/ and eval/")
     parser.add_argument("--train", nargs="+", default=[], metavar="MODEL", help="networks to train first")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to train on")
+    parser.add_argument("--photos", type=_absolute, metavar="DIR", help="photographs to train on")
     parser.add_argument("--minutes", type=float, default=20, help="training time of each network (default 20)")
-    parser.add_argument("--work", type=Path, default=Path("build/quantization"), metavar="DIR")
+    parser.add_argument("--work", type=_absolute, default="build/quantization", metavar="DIR")
     parser.add_argument(
-        "--modelopt-python", type=Path, metavar="PYTHON", help="a Python that has nvidia-modelopt[onnx]"
+        "--modelopt-python", type=_absolute, metavar="PYTHON", help="a Python that has nvidia-modelopt[onnx]"
     )
     parser.add_argument("--only", choices=("ours", "peers"))
     parser.add_argument("--repeats", type=int, default=3, help="turns in which times are compared (default 3)")

@@ -110,7 +110,7 @@ def test_a_row_starts_afresh_and_says_why_it_failed(benchmark_module, tmp_path):
     output.parent.mkdir()
     (output.parent / "old").touch()
     with pytest.raises(rows.Failed, match=r"^none here$"):
-        rows.Row("fast", "ours", "our", (sys.executable, "-c", code), output).make()
+        rows.Row("fast", "ours", "", (sys.executable, "-c", code), output).make()
 
 
 @pytest.fixture
