@@ -89,11 +89,19 @@ def trained(
 
 
 def photo1000(folder: Path) -> Subject:
-    """The trained mobilenet_v3_small in a folder of ``eval/<class>/*.jpg``, ``calibration/*.jpg`` and a ``.pth``."""
+    """A network trained elsewhere: ``mobilenet_v3_small.pth``, ``eval/<class>/*.jpg`` and ``calibration/*.jpg``.
+
+    Raises:
+        InputError: ``folder`` holds something else.
+    """
     model, evaluation = "mobilenet_v3_small", folder / "eval"
-    classes = sum(entry.is_dir() for entry in evaluation.iterdir())
     weights, calibration = folder / f"{model}.pth", folder / "calibration"
-    return Subject(f"{model} on photographs", model, weights, classes, STORED, calibration, evaluation)
+    for path in (weights, evaluation, calibration):
+        if not path.exists():
+            expected = f"a folder with {weights.name}, {evaluation.name}/<class>/*.jpg and {calibration.name}/*.jpg"
+            raise InputError(f"{path} is missing", got=folder, expected=expected)
+    classes = sum(entry.is_dir() for entry in evaluation.iterdir())
+    return Subject(f"{model} on photographs", model, weights, classes, 128, calibration, evaluation)
 
 
 def _chosen(photos: Path) -> list[Path]:

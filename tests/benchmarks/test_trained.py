@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deploy.errors import InputError
 from deploy.images.decode import decode
+from deploy.images.preprocess import preprocess
 from deploy.images.synthetic import synthetic_images
+from deploy.specs import Preprocessing
 from models import create_model, get_spec, load_weights
 
 MODEL, CLASSES = "mobilenet_v3_small", 4
@@ -39,8 +42,6 @@ def subjects(benchmark_module, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    from PIL import Image
-
     folder = tmp_path / "photos"
     folder.mkdir()
     for index, pixels in enumerate(synthetic_images(2, (50, 70))):
@@ -74,9 +75,6 @@ def test_views_are_drawn_from_the_generator_and_differ(augment):
 
 
 def test_the_plain_view_is_what_deployment_sees(augment):
-    from deploy.images.preprocess import preprocess
-    from deploy.specs import Preprocessing
-
     (pixels,) = synthetic_images(1, (48, 48))
     seen = augment.normalised(augment.plain(torch.from_numpy(pixels).permute(2, 0, 1)[None], 32))
     wanted = torch.from_numpy(preprocess(pixels, Preprocessing(32, (32, 32))))
@@ -143,9 +141,15 @@ def test_one_photograph_cannot_be_told_apart(subjects, photos, tmp_path):
 
 
 def test_photo1000_is_known_by_its_layout(subjects, tmp_path):
-    for name in ("b", "a", "c"):
-        (tmp_path / "eval" / name).mkdir(parents=True)
+    for name in ("eval/b", "eval/a", "eval/c", "calibration"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "mobilenet_v3_small.pth").touch()
     subject = subjects.photo1000(tmp_path)
     assert (subject.model, subject.num_classes, subject.image_size) == ("mobilenet_v3_small", 3, 128)
     assert subject.weights == tmp_path / "mobilenet_v3_small.pth"
     assert subject.calibration == tmp_path / "calibration"
+
+
+def test_a_folder_of_another_layout_is_told(subjects, tmp_path):
+    with pytest.raises(InputError, match="mobilenet_v3_small.pth"):
+        subjects.photo1000(tmp_path)
