@@ -15,9 +15,13 @@ from _int8_subjects import Network
 from _measure import PEERS, ROOT, Cost, execute
 
 # Row → options of build_engine.py.
-OURS: dict[str, tuple[str, ...]] = {"fast": ()}
+OURS: dict[str, tuple[str, ...]] = {
+    "fast": ("--recipe", "fast"),
+    "best": ("--recipe", "best"),
+    "best, at most 0.5 points": ("--recipe", "best", "--max-drop", "0.5", "--eval-data", "{evaluation}"),
+}
 # Parts of the best recipe, each left out once.
-PARTS: tuple[str, ...] = ()
+PARTS = ("equalization", "reconstruction", "rounding", "bias-correction")
 ONNX_RUNTIME = ("MinMax", "Percentile", "Entropy")
 MODELOPT = ("max", "entropy")
 PLACEMENTS = OWN_PLACEMENT, OUR_PLACEMENT = ("own placement", "our placement")
