@@ -32,16 +32,19 @@ def main() -> None:
 
 
 def _placed(chosen: dict[str, Any], graph: Path) -> dict[str, Any]:
-    """The nodes by name; of each residual addition the input that must not be quantized; fully connected layers too,
+    """The nodes by name, and of each residual addition the input that must not be quantized.
 
-    which it leaves out where it calibrates with one image at a time.
+    As for DLA, so that it leaves out none of them by rules of its own: fully connected layers where it calibrates with
+    single images, grouped convolutions whose channels are no multiple of 8. Where nodes are given it
+    changes nothing else.
     """
     nodes = {node.name: node for node in gs.import_onnx(onnx.load(graph)).nodes}
     kept = [(nodes[source], nodes[add], nodes[source].outputs[0].name) for add, source in chosen["residuals"].items()]
     return {
         "nodes_to_quantize": [f"^{re.escape(name)}$" for name in chosen["nodes"]],
         "no_quantize_inputs": kept,
-        "enable_gemv_detection_for_trt": False,
+        "op_types_to_quantize": sorted(set(chosen["nodes"].values())),
+        "target_dla": True,
     }
 
 

