@@ -4,7 +4,9 @@ python benchmarks/_trained.py efficientnet_b0 --photos DIR --work DIR --minutes 
 
 The task is to tell images apart that are seen in random crops, mirrored, in changed colours: one class per image. The
 test is the whole image, one per class. With few pixels and many classes margins are thin, and what quantization costs
-shows. The images are photographs of the user's, or textures made here.
+shows; a ShuffleNetV2 trained until it knew every image lost nothing to MinMax ranges. The images are photographs of
+the user's, or textures made here. How far a training comes in its minutes depends on the machine: report the FP32
+accuracy with every result.
 """
 
 from __future__ import annotations
