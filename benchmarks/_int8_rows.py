@@ -18,7 +18,7 @@ from _measure import PEERS, ROOT, Cost, execute
 OURS: dict[str, tuple[str, ...]] = {
     "fast": ("--recipe", "fast"),
     "best": ("--recipe", "best"),
-    "best, at most 0.5 points": ("--recipe", "best", "--max-drop", "0.5", "--eval-data", "{evaluation}"),
+    "max-drop 0.5": ("--recipe", "best", "--max-drop", "0.5", "--eval-data", "{evaluation}"),
 }
 # Parts of the best recipe, each left out once.
 PARTS = ("equalization", "reconstruction", "rounding", "bias-correction")
