@@ -62,7 +62,7 @@ def beside(reference: ir.Model, precise: ir.Model, gains: Mapping[str, Array] | 
     Args:
         reference: FP32, of any opset.
         precise: has the reference's inputs and, but for what it adds, its tensors' names.
-        gains: tensor → factors [channels] of axis 1 by which the precise graph holds it larger than the reference does
+        gains: tensor → factors, broadcasting to it, by which the precise graph holds it larger than the reference does
             (equalization between layers). Errors are compared after dividing by them.
 
     Raises:
@@ -138,13 +138,11 @@ class _Combination:
         self._apply("Sub", name, computed, wanted)
 
     def _factors(self, name: str) -> ir.Value:
-        """The gains of a tensor, shaped to multiply its channels (axis 1)."""
+        """The gains of a tensor."""
         stored = f"{_EXACT}{name}/gains"
         if stored in self._graph.initializers:
             return self._graph.initializers[stored]
-        shape = self._values[name].shape
-        rank = 2 if shape is None else len(shape)
-        return add_initializer(self._graph, stored, np.float32(self._gains[name]).reshape(-1, *[1] * (rank - 2)))
+        return add_initializer(self._graph, stored, self._gains[name].astype(np.float32))
 
     def _through_fp16(self, name: str, value: ir.Value) -> ir.Value:
         down = cast(value, ir.DataType.FLOAT16, f"{name}/fp16")

@@ -90,17 +90,43 @@ def decode(text: str) -> Array:
         raise InputError("the factors of an equalization cannot be read", got=str(error)) from error
 
 
+def fits(model: ir.Model, text: str) -> bool:
+    """Whether the encoded factors can be those of ``model``: a graph that was simplified first has other channels."""
+    return len(decode(text)) == Channels(typed_copy(model).graph).count
+
+
 def equalized(model: ir.Model, text: str) -> ir.Model:
     """``model`` with the encoded factors applied.
 
     Raises:
         InputError: they are not of this graph.
     """
+    return rescale(model, _factors_of(Channels(typed_copy(model).graph), text))
+
+
+def tensor_gains(model: ir.Model, text: str) -> dict[str, Array]:
+    """Tensor → what the encoded factors multiply it by, broadcasting to it; those left as they are do not appear.
+
+    Raises:
+        InputError: the factors are not of this graph.
+    """
+    graph = typed_copy(model).graph
+    channels = Channels(graph)
+    applied = _factors_of(channels, text)
+    gains = {str(value.name): applied[channels.of(value)] for node in graph for value in node.outputs}
+    return {name: gain for name, gain in gains.items() if (gain != 1).any()}
+
+
+def _factors_of(channels: Channels, text: str) -> Array:
     steps = decode(text)
-    classes = Channels(typed_copy(model).graph).count
-    if len(steps) != classes or steps[FIXED] != 0:
-        raise InputError("the equalization is of another graph", got=f"{len(steps)} factors", expected=f"{classes}")
-    return rescale(model, factors(steps))
+    if len(steps) != channels.count or steps[FIXED] != 0:
+        raise InputError(
+            "the INT8 graph was equalized, and not from this FP32 graph",
+            got=f"factors of {len(steps)} channels",
+            expected=f"{channels.count}",
+            fix="Give the FP32 .onnx it was built from, if build did not have to simplify that first.",
+        )
+    return factors(steps)
 
 
 @dataclass(frozen=True)

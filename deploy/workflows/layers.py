@@ -31,6 +31,7 @@ from deploy.parity.layers import (
 )
 from deploy.quantize import calibrate
 from deploy.quantize.calibrate import bytes_per_image, observe
+from deploy.quantize.equalize import tensor_gains
 from deploy.quantize.observers import HistogramObserver
 from deploy.specs import Precision
 from deploy.workflows.subjects import Subject
@@ -80,7 +81,9 @@ def explain(reference: Subject, other: Subject, data: CalibrationData, progress:
         raise InputError("an FP32 graph loses nothing", got=other.name, expected="an FP16 or INT8 graph")
     manifest = other.runner.manifest
     facts = manifest.quantization if manifest else None
-    return layer_report(reference.graph, other.graph, data, progress, facts=facts)
+    text = (facts or {}).get("equalization")
+    gains = tensor_gains(reference.graph, text) if text else None
+    return layer_report(reference.graph, other.graph, data, progress, gains, facts)
 
 
 def layer_report(

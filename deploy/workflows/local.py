@@ -11,7 +11,7 @@ from deploy.data.calibration import CalibrationData
 from deploy.graph.twin import precision_of
 from deploy.graph.weights import LEAST_SQNR_DB, weight_sqnr
 from deploy.quantize.audit import LEAST_IMAGES, MOST_LOSS_DB, scale_losses
-from deploy.quantize.equalize import equalized
+from deploy.quantize.equalize import equalized, fits
 from deploy.specs import Precision
 
 _SHOWN = 3
@@ -39,8 +39,10 @@ def local_failures(
 
 
 def _wrong_weights(reference: ir.Model, precise: ir.Model, least: float, facts: Mapping[str, Any]) -> Iterator[str]:
-    if facts.get("equalization"):
-        reference = equalized(reference, facts["equalization"])
+    if text := facts.get("equalization"):
+        if not fits(reference, text):
+            return
+        reference = equalized(reference, text)
     fitted = facts.get("corrected") or {}
     for name, sqnr in sorted(weight_sqnr(reference, precise).items(), key=lambda item: item[1]):
         # A weight that was fitted to its inputs lies where its file says, or is damaged.
