@@ -89,7 +89,8 @@ def test_gains_are_divided_out(mini, images, run):
     gains = 2.0 ** np.arange(-4, 12).astype(np.float32)
     both = np.concatenate([gains, np.ones(16, np.float32)])
     precise = to_fp16(equalized(mini, gains))
-    known = beside(mini, precise, {"left_conv": gains, "left": gains, "joined": both})
+    column, whole = gains.reshape(1, -1, 1, 1), both.reshape(1, -1, 1, 1)
+    known = beside(mini, precise, {"left_conv": column, "left": column, "joined": whole})
     plain, unknown = beside(mini, to_fp16(mini)), beside(mini, precise)
     for tensor in ("left_conv", "left", "joined", "right_conv", "top_conv"):
         power = {}
@@ -103,7 +104,7 @@ def test_gains_are_divided_out(mini, images, run):
 
 def test_the_exact_tensor_with_gains_is_what_the_precise_graph_would_hold(mini, images, run):
     gains = 2.0 ** np.arange(-4, 12).astype(np.float32)
-    pair = beside(mini, to_fp16(equalized(mini, gains)), {"left": gains})
+    pair = beside(mini, to_fp16(equalized(mini, gains)), {"left": gains.reshape(1, -1, 1, 1)})
     exact = run_only(run, pair, images, pair.exact("left"))[pair.exact("left")]
     np.testing.assert_array_equal(exact, run(mini, images, "left")["left"] * gains.reshape(1, -1, 1, 1))
     assert pair.exact("top") == "top"
