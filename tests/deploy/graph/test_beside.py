@@ -39,8 +39,7 @@ def test_the_own_error_of_a_quantized_layer_by_hand(mini, int8, images, run):
     levels = np.clip(np.rint(round_to_fp16(seen["joined"]) / np.float32(quantizer.scale)), -128, 127)
     weight = mini.graph.initializers["top_conv.weight"].const_value.numpy()
     bias = mini.graph.initializers["top_conv.bias"].const_value.numpy()
-    stored, scale = quantize_weight(weight, 0)
-    rounded = round_to_fp16(stored * scale.reshape(-1, 1, 1, 1))[:, :, 0, 0]
+    rounded = round_to_fp16(quantize_weight(weight, 0).dequantized())[:, :, 0, 0]
     inputs = round_to_fp16(levels * np.float32(quantizer.scale))
     output = np.einsum("oi,nihw->nohw", rounded, inputs) + round_to_fp16(bias).reshape(1, -1, 1, 1)
     own = run_only(run, pair, images, pair.own_error("top_conv"))[pair.own_error("top_conv")]
