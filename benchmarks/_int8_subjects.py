@@ -33,6 +33,10 @@ class Network:
     folder: Path
 
 
+# As they were trained.
+_BILINEAR = ("--interpolation", "bilinear")
+
+
 def photo1000(data: Path, work: Path) -> Network:
     return _exported(_apart(_photo1000, data), work / "photo1000")
 
@@ -79,5 +83,5 @@ def _exported(subject: dict[str, Any], folder: Path) -> Network:
     graph, size = folder / f"{subject['model']}.onnx", str(subject["image_size"])
     learnt = ["--weights", subject["weights"], "--num-classes", str(subject["num_classes"])]
     command = [sys.executable, ROOT / "export.py", "--model", subject["model"], *learnt]
-    run([*command, "--image-size", size, "--resize", size, "-o", graph])
+    run([*command, "--image-size", size, "--resize", size, *_BILINEAR, "-o", graph])
     return Network(subject["name"], graph, subject["image_size"], subject["calibration"], subject["evaluation"], folder)
