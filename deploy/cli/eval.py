@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.cli.console import Console
 from deploy.cli.options import add_network_options, network_options
+
+if TYPE_CHECKING:
+    from deploy.parity.paired import PairedDifference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +38,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
             results.append(
                 evaluate(what, args.data, args.batch_size, args.device, network, console.warn, bars.counter(what))
             )
+    differences = [result.against(results[0]) for result in results]
     if console.as_json:
-        console.document([result.to_dict() for result in results])
+        pairs = zip(results, differences)
+        console.document([{**result.to_dict(), "lost": _lost(difference)} for result, difference in pairs])
         return 0
+    several = len(results) > 1
     rows = [
         [
             result.name,
@@ -46,10 +53,27 @@ def run(args: argparse.Namespace, console: Console) -> int:
             f"{100 * result.top5:.2f}",
             result.images,
             f"{result.images_per_second:.0f}",
+            *([_lost_text(difference) if result is not results[0] else ""] if several else []),
         ]
-        for result in results
+        for result, difference in zip(results, differences)
     ]
-    console.table(["", "", "top-1 %", "95 % interval", "top-5 %", "images", "images/s"], rows)
+    lost = ["points lost to the first"] if several else []
+    console.table(["", "", "top-1 %", "95 % interval", "top-5 %", "images", "images/s", *lost], rows)
     for result in results:
         console.text(f"{result.name}: {result.execution}")
     return 0
+
+
+def _lost(difference: PairedDifference | None) -> dict[str, float] | None:
+    if difference is None:
+        return None
+    low, high = difference.interval()
+    return {"points": difference.drop, "low": low, "high": high}
+
+
+def _lost_text(difference: PairedDifference | None) -> str:
+    """The same images are told right or wrong by both: their difference is surer than either share."""
+    if difference is None:
+        return "other images"
+    low, high = difference.interval()
+    return f"{difference.drop:.2f} ({low:.2f} to {high:.2f})"

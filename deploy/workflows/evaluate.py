@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from deploy.data.loading import tell_once
 from deploy.errors import CheckFailed, InputError
 from deploy.images.classify import scores_output
 from deploy.images.default import default_preprocessing
+from deploy.parity.paired import PairedDifference, paired_difference
 from deploy.runtime.base import Array
 from deploy.runtime.rows import infer_rows
 from deploy.specs import NetworkOptions, Precision
@@ -26,7 +27,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares from 0 to 1; ``interval`` is the 95 % confidence interval of ``top1`` (Wilson score)."""
+    """Shares from 0 to 1.
+
+    Attributes:
+        interval: the 95 % confidence interval of ``top1`` (Wilson score).
+        right: whether the most probable class of each image is its own, bool ``[images]``.
+    """
 
     name: str
     precision: Precision
@@ -36,9 +42,15 @@ class Accuracy:
     top5: float
     interval: tuple[float, float]
     images_per_second: float
+    right: Array = field(compare=False, repr=False)
+
+    def against(self, first: Accuracy) -> PairedDifference | None:
+        """What this loses against ``first``, image by image; None where they were not shown the same images."""
+        return paired_difference(first.right, self.right) if first.images == self.images else None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "precision": str(self.precision)}
+        figures = {name: value for name, value in vars(self).items() if name != "right"}
+        return {**figures, "precision": str(self.precision)}
 
 
 def evaluate(
@@ -61,15 +73,25 @@ def evaluate(
         _check_task(subject)
         images = _labelled(subject, data, network.image_size, warn)
         scores = scores_output(runner.outputs)
-        seen = top1 = top5 = 0
+        found, seen = list[Array](), 0
         start = time.perf_counter()
         for feeds, labels, _ in images.batches(batch_size):
-            ranks = _ranks(infer_rows(runner, feeds)[scores], labels)
-            seen, top1, top5 = seen + len(ranks), top1 + int((ranks < 1).sum()), top5 + int((ranks < 5).sum())
+            found.append(_ranks(infer_rows(runner, feeds)[scores], labels))
+            seen += len(labels)
             progress(seen, len(images))
         seconds = time.perf_counter() - start
+    ranks = np.concatenate(found)
+    right = ranks < 1
     return Accuracy(
-        what, subject.precision, runner.execution, seen, top1 / seen, top5 / seen, wilson(top1, seen), seen / seconds
+        name=what,
+        precision=subject.precision,
+        execution=runner.execution,
+        images=seen,
+        top1=float(right.mean()),
+        top5=float((ranks < 5).mean()),
+        interval=wilson(int(right.sum()), seen),
+        images_per_second=seen / seconds,
+        right=right,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -49,6 +50,26 @@ def test_several_artefacts_and_a_model_by_name(cli: Cli, classes: Path):
     assert results.err.count("RANDOM") == 3
     table = cli.done("eval", "net.onnx", "--data", "classes").out
     assert "top-1 %" in table
+
+
+def test_what_a_later_file_loses_to_the_first_is_counted_image_by_image(cli: Cli, classes: Path):
+    """A network whose classes are turned round is right where the first is wrong, and nowhere else."""
+    graph = onnx.load("net.onnx")
+    (gemm,) = (node for node in graph.graph.node if node.output[0] == "logits")
+    for tensor in graph.graph.initializer:
+        if tensor.name in gemm.input[1:]:
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(array, 1, array.shape.index(10)), tensor.name))
+    onnx.save(graph, "turned.onnx")
+    shown = cli.done("eval", "net.onnx", "net.onnx", "turned.onnx", "--data", "classes", "--json")
+    first, same, turned = shown.document
+    assert first["lost"] == same["lost"]
+    assert same["lost"]["points"] == 0
+    assert turned["lost"]["points"] == pytest.approx(100 * (first["top1"] - turned["top1"]))
+    assert turned["lost"]["low"] < turned["lost"]["points"] < turned["lost"]["high"]
+    table = cli.done("eval", "net.onnx", "turned.onnx", "--data", "classes").out
+    assert "points lost to the first" in table
+    assert "lost" not in cli.done("eval", "net.onnx", "--data", "classes").out
 
 
 def test_folders_that_are_not_the_classes(cli: Cli, classes: Path):
