@@ -1,0 +1,169 @@
+"""Which channels may be rescaled together, and that rescaling them changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deploy.graph.channels import FIXED, Channels
+from deploy.graph.irtools import typed_copy
+from deploy.graph.rescale import rescale
+
+
+def classes(model, name):
+    graph = typed_copy(model).graph
+    channels = Channels(graph)
+    values = {v.name: v for v in (*graph.inputs, *(v for node in graph for v in node.outputs))}
+    return channels.per_channel(values[name])
+
+
+def is_free(model, name):
+    found = classes(model, name)
+    return found is not None and bool((found != FIXED).all())
+
+
+def is_fixed(model, name):
+    found = classes(model, name)
+    return found is None or bool((found == FIXED).all())
+
+
+def chain(net, kind, **attributes):
+    """conv → ``kind`` → conv."""
+    inside = net.op(kind, "inside", net.conv("first", "input", (3, 8), 3), **attributes)
+    return net.model(net.conv("last", inside, (8, 4)), ["batch", 4, 16, 16])
+
+
+@pytest.mark.parametrize("kind", ["Relu", "LeakyRelu", "Identity"])
+def test_a_chain_shares_its_channels(net, kind):
+    model = chain(net, kind)
+    assert is_free(model, "first")
+    np.testing.assert_array_equal(classes(model, "first"), classes(model, "inside"))
+    assert len(set(classes(model, "first"))) == 8
+    assert is_fixed(model, "input")
+    assert is_fixed(model, "last")
+
+
+@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish", "Softplus", "Exp"])
+def test_what_is_not_homogeneous_ends_a_chain(net, kind):
+    model = chain(net, kind)
+    assert is_fixed(model, "first")
+    assert is_fixed(model, "inside")
+
+
+def test_an_add_ties_its_branches(net):
+    stem = net.conv("stem", "input", (3, 8))
+    block = net.conv("block", net.op("Relu", "relu", net.conv("wide", stem, (8, 16))), (16, 8))
+    model = net.model(net.conv("head", net.op("Add", "sum", stem, block), (8, 4)), ["batch", 4, 16, 16])
+    assert is_free(model, "sum")
+    for name in ("stem", "block"):
+        np.testing.assert_array_equal(classes(model, name), classes(model, "sum"))
+    assert not set(classes(model, "wide")) & set(classes(model, "sum"))
+
+
+def test_an_add_of_a_constant_fixes(net):
+    shifted = net.op("Add", "shifted", net.conv("first", "input", (3, 8)), net.constant("one", np.float32([1.0])))
+    model = net.model(net.conv("last", shifted, (8, 4)), ["batch", 4, 16, 16])
+    assert is_fixed(model, "first")
+
+
+def test_an_output_of_the_graph_fixes_what_it_is_made_of(net):
+    model = net.model(net.op("Relu", "out", net.conv("only", "input", (3, 8))), ["batch", 8, 16, 16])
+    assert is_fixed(model, "only")
+
+
+def test_a_weight_read_twice_fixes(net):
+    first = net.conv("first", "input", (3, 8))
+    second = net.conv("second", first, (8, 8))
+    third = net.op("Conv", "third", second, "second.weight", "second.bias")
+    model = net.model(net.conv("last", third, (8, 4)), ["batch", 4, 16, 16])
+    for name in ("first", "second", "third"):
+        assert is_fixed(model, name)
+
+
+def test_a_shuffle_is_followed_channel_by_channel(net):
+    model = net.shuffle()
+    graph = typed_copy(model).graph
+    transposed = next(node for node in graph if node.op_type == "Transpose")
+    concat = next(node for node in graph if node.op_type == "Concat")
+    channels = Channels(graph)
+    joined = channels.per_channel(concat.outputs[0])
+    shuffled = channels.of(transposed.outputs[0]).reshape(-1)
+    np.testing.assert_array_equal(shuffled, joined.reshape(2, -1).T.reshape(-1))
+    assert (joined != FIXED).all()
+
+
+def gated(net, pooled_by="ReduceMean"):
+    """A squeeze-and-excitation block behind a ReLU, so that the tensor it pools is free as well."""
+    relu = net.op("Relu", "relu", net.conv("first", "input", (3, 32)))
+    axes = [net.constant("axes", np.int64([2, 3]))] if pooled_by == "ReduceMean" else []
+    pool = net.op(pooled_by, "pool", relu, *axes)
+    squeezed = net.op("Relu", "squeezed", net.conv("fc1", pool, (32, 8)))
+    gate = net.op("Sigmoid", "gate", net.conv("fc2", squeezed, (8, 32)))
+    return net.model(net.conv("last", net.op("Mul", "scaled", gate, relu), (32, 4)), ["batch", 4, 16, 16])
+
+
+@pytest.mark.parametrize("pool", ["ReduceMean", "GlobalAveragePool"])
+def test_a_gate_can_take_a_factor(net, pool):
+    model = gated(net, pool)
+    assert is_free(model, "scaled")
+    assert is_fixed(model, "gate")
+    np.testing.assert_array_equal(classes(model, "relu"), classes(model, "pool"))
+    assert not set(classes(model, "scaled")) & set(classes(model, "relu"))
+
+
+def head(net, transposed):
+    pooled = net.op("GlobalAveragePool", "pool", net.op("Relu", "relu", net.conv("first", "input", (3, 8))))
+    flat = net.op("Flatten", "flat", pooled)
+    hidden = net.weight("fc.weight", *((6, 8) if transposed else (8, 6)))
+    fc = net.op("Gemm", "fc", flat, hidden, net.weight("fc.bias", 6), transB=int(transposed))
+    out = net.op("Gemm", "out", net.op("Relu", "active", fc), net.weight("out.weight", 6, 4))
+    return net.model(out, ["batch", 4])
+
+
+MODELS = {
+    "chain": lambda net: chain(net, "Relu"),
+    "shuffle": lambda net: net.shuffle(),
+    "gate": gated,
+    "head": lambda net: head(net, transposed=True),
+    "head as it is": lambda net: head(net, transposed=False),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_powers_of_two_change_no_bit(net, name, run):
+    model, rng = MODELS[name](net), np.random.default_rng(0)
+    gains = 2.0 ** rng.integers(-6, 7, Channels(typed_copy(model).graph).count)
+    gains[FIXED] = 1
+    images = rng.normal(size=(3, 3, 16, 16)).astype(np.float32)
+    rescaled = rescale(model, gains)
+    output = model.graph.outputs[0].name
+    np.testing.assert_array_equal(run(rescaled, images, output)[output], run(model, images, output)[output])
+    before, after = (
+        {n: v.const_value.numpy() for n, v in each.graph.initializers.items()} for each in (model, rescaled)
+    )
+    assert any((before[name] != after[name]).any() for name in before if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_tensor_is_multiplied_by_its_factor(net, name, run):
+    model, rng = MODELS[name](net), np.random.default_rng(1)
+    graph = typed_copy(model).graph
+    channels = Channels(graph)
+    gains = np.exp(rng.normal(size=channels.count))
+    gains[FIXED] = 1
+    images = rng.normal(size=(2, 3, 16, 16)).astype(np.float32)
+    names = [v.name for node in graph for v in node.outputs]
+    before, after = run(model, images, *names), run(rescale(model, gains), images, *names)
+    for value in (v for node in graph for v in node.outputs):
+        wanted = before[value.name] * gains[channels.of(value)]
+        np.testing.assert_allclose(after[value.name], wanted, rtol=2e-4, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_the_given_graph_is_left_alone(net):
+    model = chain(net, "Relu")
+    before = {n: v.const_value.numpy().copy() for n, v in model.graph.initializers.items()}
+    gains = np.full(Channels(typed_copy(model).graph).count, 2.0)
+    gains[FIXED] = 1
+    rescale(model, gains)
+    for name, value in model.graph.initializers.items():
+        np.testing.assert_array_equal(value.const_value.numpy(), before[name])
