@@ -7,7 +7,6 @@ cross-validation, so that nothing is fitted to the noise of the calibration imag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,9 @@ from deploy.graph.irtools import Array
 
 # Strengths of the pull to the original weights, relative to the mean power of an input.
 _PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+# Of FP32 inputs and their sums of squares, relative to these.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ class Moments:
     @classmethod
     def of(cls, patches: Array, results: Array) -> Moments:
         """From [groups, count, terms] and [groups, count, outputs]."""
-        transposed = patches.transpose(0, 2, 1)
+        # In FP32 the covariance of inputs that vary little would be nothing but rounding.
+        p, y = patches.astype(np.float64), results.astype(np.float64)
         return cls(
-            np.matmul(transposed, patches).astype(np.float64),
-            np.matmul(results.transpose(0, 2, 1), patches).astype(np.float64),
-            patches.sum(axis=1, dtype=np.float64),
-            results.sum(axis=1, dtype=np.float64),
-            patches.shape[1],
+            np.matmul(p.transpose(0, 2, 1), p),
+            np.matmul(y.transpose(0, 2, 1), p),
+            p.sum(axis=1),
+            y.sum(axis=1),
+            p.shape[1],
         )
 
     def __add__(self, other: Moments) -> Moments:
@@ -55,21 +58,16 @@ class Moments:
     def covariance(self) -> tuple[Array, Array]:
         """Of patches with patches, and of results with patches: what is left when a bias has done its part."""
         p, y = self.p / self.count, self.y / self.count
-        return self.pp / self.count - p[:, :, None] * p[:, None, :], self.yp / self.count - y[:, :, None] * p[
-            :, None, :
-        ]
+        patches = self.pp / self.count - p[:, :, None] * p[:, None, :]
+        return patches, self.yp / self.count - y[:, :, None] * p[:, None, :]
+
+    def rounding(self) -> Array:
+        """What of the covariance of patches may be rounding, [groups]: all of it, for inputs that hardly vary."""
+        return np.asarray(_ROUNDING * np.einsum("gtt->g", self.pp) / self.pp.shape[1] / self.count)
 
     def bias(self, weights: Array) -> Array:
         """The bias [groups, outputs] with which ``weights`` give the right mean."""
         return np.asarray((self.y - np.einsum("got,gt->go", weights, self.p)) / self.count)
-
-
-def total(parts: Iterable[Moments]) -> Moments:
-    """The moments of all patches of ``parts``, of which there is at least one."""
-    first, *rest = parts
-    for part in rest:
-        first = first + part
-    return first
 
 
 def fit(weights: Array, halves: tuple[Moments, Moments]) -> Array:
@@ -78,7 +76,7 @@ def fit(weights: Array, halves: tuple[Moments, Moments]) -> Array:
     The pull to ``weights`` is the one with which each half foretells the other best; where none does better than
     ``weights`` themselves, they are returned.
     """
-    first, second = (half.covariance() for half in halves)
+    first, second = halves
     errors = {
         pull: _error(_solve(weights, first, pull), second) + _error(_solve(weights, second, pull), first)
         for pull in _PULLS
@@ -86,17 +84,18 @@ def fit(weights: Array, halves: tuple[Moments, Moments]) -> Array:
     best = min(errors, key=lambda pull: errors[pull])
     if errors[best] >= _error(weights, first) + _error(weights, second):
         return weights
-    return _solve(weights, total(halves).covariance(), best)
+    return _solve(weights, first + second, best)
 
 
-def _solve(weights: Array, covariance: tuple[Array, Array], pull: float) -> Array:
-    patches, results = covariance
-    strength = pull * np.maximum(np.einsum("gtt->g", patches) / patches.shape[1], 1e-30)[:, None, None]
+def _solve(weights: Array, moments: Moments, pull: float) -> Array:
+    patches, results = moments.covariance()
+    mean = np.einsum("gtt->g", patches) / patches.shape[1]
+    strength = (pull * np.maximum(mean, 0) + moments.rounding() + 1e-30)[:, None, None]
     pulled = patches + strength * np.eye(patches.shape[1])
     return np.linalg.solve(pulled, (results + strength * weights).transpose(0, 2, 1)).transpose(0, 2, 1)
 
 
-def _error(weights: Array, covariance: tuple[Array, Array]) -> float:
+def _error(weights: Array, moments: Moments) -> float:
     """Mean squared error of the results, up to a constant."""
-    patches, results = covariance
+    patches, results = moments.covariance()
     return float(np.sum(np.matmul(weights, patches) * weights) - 2 * np.sum(weights * results))

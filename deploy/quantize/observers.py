@@ -58,7 +58,7 @@ class HistogramObserver:
     The range is the smallest power of two above max |x|: when a larger value arrives it doubles, and bins merge in
     pairs. So the counts are exact and the same whatever the order and the batches, and at least half the bins are used.
 
-    With ``importance`` [channels] a value counts as often as its channel (axis 1) matters, in steps of a thousandth of
+    With ``importance`` [channels] a value counts as often as its channel (axis 1) matters, in steps of a millionth of
     the most important channel: whole numbers, so that the order still makes no difference.
     """
 
@@ -156,9 +156,9 @@ class ChannelObserver:
 
 
 def _whole(importance: Array) -> Array:
-    """Importance in whole numbers from 1 to 1000, as float64."""
+    """Importance in whole numbers from 1 to a million, as float64."""
     largest = float(importance.max(initial=0.0))
-    return np.maximum(1.0, np.rint(1000 * importance / largest)) if largest else np.ones(len(importance))
+    return np.maximum(1.0, np.rint(1e6 * importance / largest)) if largest else np.ones(len(importance))
 
 
 def _peak(values: Array) -> float:

@@ -131,7 +131,7 @@ def _corrected(layer: Layer, x: Array, y: Array, recipe: Recipe) -> tuple[Quanti
     wanted = fit(original, halves) if RECONSTRUCTION in recipe.parts and layer.terms <= MOST_TERMS else original
     scale = scale_of(np.abs(wanted).max(axis=2)).astype(np.float64)
     if ROUNDING in recipe.parts and layer.terms <= MOST_TERMS:
-        levels = round_together(wanted, scale, both.covariance()[0])
+        levels = round_together(wanted, scale, both.covariance()[0], both.rounding())
     else:
         levels = nearest(wanted, scale[:, :, None])
     rounded = levels * scale[:, :, None]

@@ -16,16 +16,17 @@ from deploy.graph.qdq import INT8_MAX
 _DAMPING = 0.01
 
 
-def round_together(weights: Array, scale: Array, covariance: Array) -> Array:
+def round_together(weights: Array, scale: Array, covariance: Array, uncertain: Array | float = 0.0) -> Array:
     """INT8 levels, as float64, for ``weights`` [groups, outputs, terms].
 
     Args:
         scale: [groups, outputs], what a level stands for.
         covariance: of the inputs that the weights multiply, [groups, terms, terms].
+        uncertain: what of it may be rounding, [groups] (:meth:`deploy.quantize.least_squares.Moments.rounding`).
     """
     terms = weights.shape[2]
     power = np.einsum("gtt->gt", covariance)
-    damping = _DAMPING * np.maximum(power.mean(axis=1), 1e-30)[:, None, None]
+    damping = (_DAMPING * np.maximum(power.mean(axis=1), 0) + uncertain + 1e-30)[:, None, None]
     # The most powerful inputs first: while there are many left to make up for them.
     order = np.argsort(-power, axis=1, kind="stable")
     left = np.take_along_axis(weights, order[:, None, :], axis=2)

@@ -9,8 +9,17 @@ from deploy.errors import InputError
 from deploy.quantize.cache import SCHEMA, CalibrationCache, load, save, why_not_reusable
 
 CACHE = CalibrationCache(
-    {"input": 2.5, "wide": 0.1}, "mse", 500, "a" * 64, "b" * 64, "c" * 64, {"wide_node": "why"}, {"wide": 0.25}
+    {"input": 2.5, "wide": 0.1},
+    "mse",
+    500,
+    "a" * 64,
+    "b" * 64,
+    "c" * 64,
+    keep_fp32={"wide_node": "why"},
+    convergence={"16": 0.7},
+    peak={"wide": 0.25},
 )
+EQUALIZED = replace(CACHE, equalization="AAE=")
 REQUEST = {
     "graph_sha256": "a" * 64,
     "preprocessing_sha256": "c" * 64,
@@ -21,7 +30,7 @@ REQUEST = {
 }
 
 
-@pytest.mark.parametrize("cache", [CACHE, replace(CACHE, preprocessing_sha256=None)])
+@pytest.mark.parametrize("cache", [CACHE, EQUALIZED, replace(CACHE, preprocessing_sha256=None)])
 def test_what_is_saved_is_loaded(tmp_path, cache):
     path = tmp_path / "net.int8.calib.json"
     save(path, cache)
@@ -61,6 +70,12 @@ def test_a_missing_cache(tmp_path):
 def test_a_matching_cache_is_reusable():
     assert why_not_reusable(CACHE, **REQUEST) is None
     assert why_not_reusable(CACHE, **{**REQUEST, "data_sha256": None, "images": None, "tensors": ["wide"]}) is None
+
+
+def test_an_equalized_graph_has_other_ranges():
+    assert why_not_reusable(EQUALIZED, **REQUEST, equalized=True) is None
+    assert why_not_reusable(EQUALIZED, **REQUEST) == "it was made with equalization"
+    assert why_not_reusable(CACHE, **REQUEST, equalized=True) == "it was made without equalization"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from deploy.errors import InputError
 from deploy.graph.placement import place
-from deploy.quantize.calibrate import calibrate
+from deploy.quantize.calibrate import calibrate, settled_after
+from deploy.quantize.observers import HistogramObserver
 from deploy.quantize.ranges import METHODS
 
 
@@ -110,3 +111,45 @@ def test_a_tensor_that_is_always_zero_has_range_zero(net, images):
     model = net.model(net.conv("out", zero, (3, 16)), ["batch", 16, 16, 16])
     for method in METHODS:
         assert calibrate(model, ["zero"], Arrays(images), method).amax == {"zero": 0.0}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_far_ranges_were_on_the_way_is_kept(mini, tensors, images, method):
+    quiet = np.tile(images, (6, 1, 1, 1))
+    loud = np.concatenate([quiet[:40], 4 * quiet[40:]])
+    settled = calibrate(mini, tensors, Arrays(quiet), method).convergence
+    moving = calibrate(mini, tensors, Arrays(loud), method).convergence
+    assert list(settled) == list(moving) == [16, 32]
+    assert settled_after(settled) == 16
+    assert moving[32] > 3
+    assert settled_after(moving) is None
+
+
+def test_the_first_of_the_last_looks_that_changed_nothing_counts():
+    assert settled_after({16: 0.1, 32: 0.9, 64: 0.2, 128: 0.1}) == 64
+    assert settled_after({16: 0.1, 32: 0.9}) is None
+    assert settled_after({}) is None
+
+
+def test_what_a_channel_matters_is_counted(net, images):
+    """One loud channel that matters little, and one quiet one that matters: the range is the quiet one's."""
+    model = net.model(net.conv("out", "input", (3, 16)), ["batch", 16, 16, 16])
+    loud = images * np.float32([100, 0.1, 0.1]).reshape(1, 3, 1, 1)
+    equal, quiet = (
+        calibrate(model, ["input"], Arrays(loud), importance=importance).amax["input"]
+        for importance in ({"input": np.ones(3)}, {"input": np.array([1e-6, 1, 1])})
+    )
+    assert calibrate(model, ["input"], Arrays(loud)).amax["input"] == equal
+    assert quiet < 0.5 * equal
+
+
+def test_a_channel_counts_as_often_as_it_matters():
+    """Beside a histogram in which its values really are repeated."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 3, 5, 5)).astype(np.float32)
+    weighted, repeated = HistogramObserver(np.array([0.5, 1, 0.2])), HistogramObserver()
+    weighted.observe(values)
+    for channel, times in enumerate((5, 10, 2)):
+        repeated.observe(np.repeat(values[:, channel], times))
+    np.testing.assert_array_equal(weighted.histogram.counts, 100_000 * repeated.histogram.counts)
+    assert weighted.histogram.limit == repeated.histogram.limit
