@@ -146,14 +146,17 @@ class Int8:
             "left_out": dict(placement.left_out),
             "fp32_nodes": dict(ranges.keep_fp32),
             "equalization": ranges.equalization,
-            "corrected": _weights_changed(self.graph, graph) if self.corrections.weights else {},
+            "corrected": self._corrected(placement, graph),
         }
         return Quantized(graph, facts, ranges.amax, ranges.peak)
 
-
-def _weights_changed(reference: ir.Model, precise: ir.Model) -> dict[str, float]:
-    """Node → SQNR in dB of its INT8 weight against the FP32 one: what ``verify`` can expect of this file."""
-    return {node: round(sqnr, 2) for node, sqnr in weight_sqnr(reference, precise).items() if math.isfinite(sqnr)}
+    def _corrected(self, placement: Placement, precise: ir.Model) -> dict[str, float]:
+        """Node → SQNR in dB of its fitted weight against the FP32 one: what ``verify`` can expect of this file."""
+        fitted = self.corrections.biases.keys() & {edge.node for edge in placement.activations}
+        if not fitted:
+            return {}
+        found = weight_sqnr(self.graph, precise)
+        return {node: round(found[node], 2) for node in sorted(fitted & found.keys()) if math.isfinite(found[node])}
 
 
 def _equalized(graph: ir.Model, ranges: CalibrationCache) -> ir.Model:
