@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Bars, Console
-from deploy.cli.facts import headroom_rows
+from deploy.cli.facts import quantization_rows
 from deploy.cli.options import add_image_size, output_path
-from deploy.cli.pareto import accuracy, print_front
+from deploy.cli.pareto import print_front
 from deploy.errors import InputError
 from deploy.specs import Precision, ShapeProfile
 
@@ -142,7 +142,7 @@ def _print(report: BuildReport, console: Console) -> None:
         print_front(search, console)
     rows = [["graph", _sized(report.onnx)], *([["engine", _sized(report.plan)]] if report.plan else [])]
     rows += [[f"{what} against FP32", _figures(comparison)] for what, comparison in report.verdicts.items()]
-    rows += _quantization(manifest.quantization or {})
+    rows += quantization_rows(manifest.quantization or {})
     if manifest.engine is not None:
         rows.append(["batch", str(manifest.engine.batch)])
     if report.calibration_cache is not None:
@@ -161,33 +161,6 @@ def _figures(comparison: Comparison) -> str:
         f"SQNR {comparison.sqnr_db:.1f} dB, cosine {comparison.cosine:.4f}, top-1 agreement "
         f"{100 * comparison.top1:.1f} % of {comparison.samples}, max relative error {comparison.relative:.1e}"
     )
-
-
-def _quantization(facts: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    if "method" in facts:
-        images = f"{facts['method']} over {facts['images']} images; {_settled(facts)}"
-        rows.append(["calibration", images if facts["images"] else f"none: ranges of a {facts['method']} cache"])
-        rows.append(["recipe", f"{facts['recipe']}: {', '.join(facts['parts']) or 'nothing'}"])
-        share = facts["int8_mac_share"]
-        of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
-        rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
-    if "search" in facts:
-        rows += accuracy(facts["search"])
-    if facts.get("fp32_nodes"):
-        rows.append(["in FP32", ", ".join(facts["fp32_nodes"])])
-    return [*rows, *headroom_rows(facts)]
-
-
-def _settled(facts: dict[str, Any]) -> str:
-    """Whether fewer images would have been enough, or more would have changed something."""
-    after, looks = facts["ranges_settled_after"], facts["convergence"]
-    if not looks:
-        return "too few to tell whether ranges have settled"
-    if after is None:
-        last = max(map(int, looks))
-        return f"ranges still moved after {last} (by {looks[str(last)]:.1f} dB): more may help"
-    return f"ranges settled after {after}"
 
 
 def _document(report: BuildReport) -> dict[str, Any]:

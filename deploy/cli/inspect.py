@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
-from deploy.cli.facts import headroom_rows
+from deploy.cli.facts import quantization_rows
 from deploy.cli.options import add_architecture_options, architecture_options
 from deploy.cli.placement import placement_document, placement_row, print_placement
 from deploy.errors import InputError
@@ -142,14 +142,9 @@ def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
         ["made by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
     ]
     rows += [["parity", _parity(figures)] for figures in manifest.parity]
-    if manifest.quantization:
-        facts = manifest.quantization
-        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
-        plain.pop("range_audit", None)  # it has a row of its own
-        rows.append(["quantization", ", ".join(f"{key} {value}" for key, value in plain.items())])
-        by_reason = sorted(key for key, value in facts.items() if isinstance(value, dict))
-        rows += [row for key in by_reason for row in _by_reason(key, facts[key])] + headroom_rows(facts)
-    return rows
+    facts = manifest.quantization or {}
+    rows += quantization_rows(facts)
+    return rows + [row for key in ("left_out", "fp32_nodes") for row in _by_reason(key, facts.get(key) or {})]
 
 
 def _by_reason(key: str, reasons: dict[str, str]) -> list[list[str]]:

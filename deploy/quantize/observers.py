@@ -145,13 +145,16 @@ class ChannelObserver:
         return result
 
     def observe(self, values: Array) -> None:
-        shaped = values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1, -1)
-        peaks = np.maximum(-shaped.min(axis=(0, 2)), shaped.max(axis=(0, 2))).astype(np.float64)
-        squares = np.einsum("ncx,ncx->c", shaped, shaped, dtype=np.float64)
+        channels = values.shape[1] if values.ndim > 1 else 1
+        # One row for each channel of each image: reductions along contiguous memory are several times faster.
+        rows = values.reshape(len(values) * channels, -1)
+        each = np.maximum(-rows.min(axis=1), rows.max(axis=1)).reshape(-1, channels)
+        peaks = each.max(axis=0).astype(np.float64)
+        squares = np.einsum("rx,rx->r", rows, rows).reshape(-1, channels).sum(axis=0, dtype=np.float64)
         first = not self._count
         self.peaks = peaks if first else np.maximum(self.peaks, peaks)
         self._squares = squares if first else self._squares + squares
-        self._count += shaped.shape[0] * shaped.shape[2]
+        self._count += len(values) * rows.shape[1]
         self.amax = _larger(self.amax, float(self.peaks.max(initial=0.0)))
 
 

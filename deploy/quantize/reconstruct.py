@@ -112,7 +112,10 @@ def _images(model: ir.Model, data: CalibrationData) -> dict[str, Array]:
     rows = sum(len(next(iter(batch.values()))) for batch in batches)
     if rows < 2:
         raise InputError(
-            "corrections need images to be fitted to", got=f"{rows} from {data.describe()}", expected="2 or more"
+            "corrections need images to be fitted to",
+            got=f"{rows} readable of {data.describe()}",
+            expected="2, better some hundred",
+            fix="Give more, or --recipe fast.",
         )
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
