@@ -33,7 +33,7 @@ from deploy.quantize.observers import ChannelObserver
 # Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.
 STEPS = 8
 _MOST = 8 * STEPS  # within 1/256 to 256: a channel further below the others is dead
-_ITERATIONS = 200
+_ITERATIONS = 100
 _RATE = 0.05
 # max is smoothed to a mean of this power, so that every channel near the largest has its say.
 _POWER = 8
