@@ -14,7 +14,7 @@ def quantization_rows(facts: dict[str, Any]) -> list[list[str]]:
         images = f"{facts['method']} over {facts['images']} images; {_settled(facts)}"
         rows.append(["calibration", images if facts["images"] else f"none: ranges of a {facts['method']} cache"])
         if "recipe" in facts:
-            rows.append(["recipe", f"{facts['recipe']}: {', '.join(facts['parts']) or 'nothing'}"])
+            rows.append(["recipe", f"{facts['recipe']}: {', '.join(facts['parts']) or 'no part of it'}"])
         share = facts["int8_mac_share"]
         of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
         rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
