@@ -24,6 +24,7 @@ import onnx_ir as ir
 from deploy.errors import InputError
 from deploy.graph.channels import FIXED, MIXERS, Channels
 from deploy.graph.irtools import Array, constant, typed_copy
+from deploy.graph.lift import lift
 from deploy.graph.placement import Placement
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.rescale import rescale
@@ -92,7 +93,7 @@ def decode(text: str) -> Array:
 
 def fits(model: ir.Model, text: str) -> bool:
     """Whether the encoded factors can be those of ``model``: a graph that was simplified first has other channels."""
-    return len(decode(text)) == Channels(typed_copy(model).graph).count
+    return len(decode(text)) == Channels(typed_copy(lift(model)).graph).count
 
 
 def equalized(model: ir.Model, text: str) -> ir.Model:
@@ -101,7 +102,8 @@ def equalized(model: ir.Model, text: str) -> ir.Model:
     Raises:
         InputError: they are not of this graph.
     """
-    return rescale(model, _factors_of(Channels(typed_copy(model).graph), text))
+    lifted = lift(model)
+    return rescale(lifted, _factors_of(Channels(typed_copy(lifted).graph), text))
 
 
 def tensor_gains(model: ir.Model, text: str) -> dict[str, Array]:
@@ -110,7 +112,7 @@ def tensor_gains(model: ir.Model, text: str) -> dict[str, Array]:
     Raises:
         InputError: the factors are not of this graph.
     """
-    graph = typed_copy(model).graph
+    graph = typed_copy(lift(model)).graph
     channels = Channels(graph)
     applied = _factors_of(channels, text)
     gains = {str(value.name): applied[channels.of(value)] for node in graph for value in node.outputs}
@@ -184,12 +186,17 @@ def _noise_sources(
         observer, classes = seen[tensor], channels.per_channel(values[tensor])
         if classes is None or len(classes) != len(observer.peaks) or not observer.amax:
             continue
-        # A channel that is zero throughout has no reach: a thousandth of the largest keeps its factor finite.
-        reach = np.maximum(observer.peaks, 1e-3 * observer.amax)
+        reach = reach_of(observer)
         arriving = np.sum([noise_gain(node, seen, len(classes)) for node in readers], axis=0)
         activations.append(_Activation(classes, reach, arriving))
         weights += [_weight(node, classes, observer.mean_square, seen) for node in readers if _mixes_channels(node)]
     return activations, weights
+
+
+def reach_of(observer: ChannelObserver) -> Array:
+    """How far each channel reaches: [channels]."""
+    # A channel that is zero throughout has no reach: a thousandth of the largest keeps its factor finite.
+    return np.maximum(observer.peaks, 1e-3 * observer.amax)
 
 
 def _mixes_channels(node: ir.Node) -> bool:
