@@ -77,8 +77,8 @@ class Channels:
         else:
             self._pin(_computed(node))
             outputs = [self._fixed(value) for value in node.outputs]
-        for value, ids in zip(node.outputs, outputs):
-            self._ids[value] = _collapsed(ids)
+        for index, value in enumerate(node.outputs):  # a second one, such as MaxPool's indices, is never followed
+            self._ids[value] = _collapsed(outputs[index]) if index < len(outputs) else self._fixed(value)
 
     # Each of these gives the classes of a node's outputs, or None where it cannot be followed.
 
@@ -112,38 +112,41 @@ class Channels:
         return [merged[0]]
 
     def concat(self, node: ir.Node) -> list[Array] | None:
-        if len(_computed(node)) != len(node.inputs):
-            return None
         axis = node.attributes["axis"].as_int()
+        if len(_computed(node)) != len(node.inputs) or _is_batch(axis, node.outputs[0]):
+            return None
         parts = [_spread(self._ids[value], value, axis) for value in _computed(node)]
         return [_concatenated(parts, axis)]
 
-    def split(self, node: ir.Node) -> list[Array]:
+    def split(self, node: ir.Node) -> list[Array] | None:
         attribute = node.attributes.get("axis")
         axis = 0 if attribute is None else attribute.as_int()
+        if _is_batch(axis, node.outputs[0]):
+            return None
         whole = _spread(self._ids[_computed(node)[0]], _computed(node)[0], axis)
         ends = np.cumsum([_shape(value)[axis] for value in node.outputs])[:-1]
         return np.split(whole, ends, axis=axis)
 
-    def reshape(self, node: ir.Node) -> list[Array]:
-        source = _computed(node)[0]
-        return [np.broadcast_to(self._ids[source], _shape(source)).reshape(_shape(node.outputs[0]))]
+    def reshape(self, node: ir.Node) -> list[Array] | None:
+        source, output = _computed(node)[0], node.outputs[0]
+        if math.prod(_shape(source)) != math.prod(_shape(output)):  # the batch is mixed with another axis
+            return None
+        return [np.broadcast_to(self._ids[source], _shape(source)).reshape(_shape(output))]
 
-    def transpose(self, node: ir.Node) -> list[Array]:
+    def transpose(self, node: ir.Node) -> list[Array] | None:
         attribute = node.attributes.get("perm")
-        ids = self._ids[_computed(node)[0]]
-        return [np.transpose(ids, None if attribute is None else attribute.as_ints())]
+        order = () if attribute is None else attribute.as_ints()
+        return [np.transpose(self._ids[_computed(node)[0]], order)] if order and order[0] == 0 else None
 
     def gate(self, node: ir.Node) -> list[Array] | None:
         """x · gate, with one number a channel in the gate: the result's factor is given to the gate."""
-        x, gate = (
-            sorted(_computed(node), key=lambda value: -math.prod(_shape(value)))[:2]
-            if len(_computed(node)) == 2
-            else (None, None)
-        )
-        if x is None or gate is None or len(_shape(gate)) < 3 or _shape(x) != _shape(node.outputs[0]):
+        if len(_computed(node)) != 2:
             return None
-        if _shape(gate)[1] != _shape(x)[1] or math.prod(_shape(gate)) != _shape(x)[1] or _shape(x) == _shape(gate):
+        gate, x = sorted(_computed(node), key=lambda value: math.prod(_shape(value)))
+        shape = _shape(x)
+        if shape != _shape(node.outputs[0]) or _shape(gate) != [1, shape[1], *[1] * (len(shape) - 2)]:
+            return None
+        if _shape(gate) == shape:  # either could be the gate
             return None
         self._pin([gate])
         self.gated.append(node)
@@ -211,6 +214,10 @@ def _computed(node: ir.Node) -> list[ir.Value]:
 
 def _own_constant(value: ir.Value | None) -> bool:
     return value is not None and constant(value) is not None and len(value.uses()) == 1
+
+
+def _is_batch(axis: int, value: ir.Value) -> bool:
+    return axis % len(_shape(value)) == 0
 
 
 def _shaped(value: ir.Value) -> bool:

@@ -78,7 +78,7 @@ def _rescale_gate(graph: ir.Graph, node: ir.Node, index: int, gain: Array) -> No
     gate = node.inputs[index]
     assert gate is not None
     assert gate.shape is not None
-    name = f"{gate.name}/gain"
+    name = f"{node.name}/gain"
     factor = add_initializer(graph, f"{name}/factor", gain.astype(np.float32).reshape(-1, *[1] * (len(gate.shape) - 2)))
     scaled = ir.Node("", "Mul", [gate, factor], outputs=[new_value(name, ir.DataType.FLOAT, gate)], name=name)
     insert_after(graph, gate, [scaled])

@@ -59,6 +59,8 @@ def noise_gain(node: ir.Node, seen: Mapping[str, ChannelObserver], inputs: int) 
     if node.op_type not in MIXERS:  # a residual Add, or a Split
         return relative if len(relative) == inputs else np.full(inputs, relative.mean())
     grouped = grouped_weight(node, inputs)
+    if grouped.shape[0] * grouped.shape[2] != inputs or grouped.shape[0] * grouped.shape[1] != len(relative):
+        return np.ones(inputs)  # a product along another axis than the channels': all of them count alike
     outputs = relative.reshape(len(grouped), -1)
     return np.asarray(np.einsum("goit,go->gi", grouped**2, outputs, dtype=np.float64).reshape(-1))
 
@@ -75,5 +77,5 @@ def grouped_weight(node: ir.Node, inputs: int) -> Array:
     assert weight is not None
     if node.op_type != "Conv":
         return np.asarray((weight if channel_axis(node) == 0 else weight.T)[None, :, :, None])
-    groups = inputs // weight.shape[1]
+    groups = max(1, inputs // weight.shape[1])
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ class Layer:
     def of(cls, node: ir.Node) -> Layer | None:
         """None where the node is not of a kind that can be taken apart here."""
         weight = constant(node.inputs[1])
-        plain = node.op_type != "Conv" or _is_plain(node)
+        plain = _is_plain(node) if node.op_type == "Conv" else _is_product(node)
         rank = 4 if node.op_type == "Conv" else 2
         source = node.inputs[0]
         shaped = source is not None and source.shape is not None and len(source.shape) == rank
@@ -84,15 +83,16 @@ class Layer:
         return windows[:, :, ::down, ::across]
 
 
-def moments_bytes(layer: Layer) -> int:
-    """Memory of the layer's second moments in bytes (float64)."""
-    return 8 * layer.groups * math.prod((layer.terms, layer.terms))
-
-
 def _is_plain(node: ir.Node) -> bool:
     automatic = node.attributes.get("auto_pad")
     padded = automatic is None or automatic.as_string() in ("", "NOTSET")
     return padded and set(_ints(node, "dilations", [1, 1])) == {1}
+
+
+def _is_product(node: ir.Node) -> bool:
+    """Neither scaled nor transposed."""
+    factors = [node.attributes.get(name) for name in ("alpha", "beta")]
+    return not _int(node, "transA", 0) and all(factor is None or factor.as_float() == 1 for factor in factors)
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:

@@ -24,7 +24,7 @@ from deploy.quantize.least_squares import Moments, fit
 from deploy.quantize.patches import Layer
 from deploy.quantize.recipe import BIAS_CORRECTION, RECONSTRUCTION, ROUNDING, Recipe
 from deploy.quantize.rounding import nearest, round_together
-from deploy.quantize.walk import Walk, images_in
+from deploy.quantize.walk import Walk, batch_of, images_in
 
 # For the tensors of both networks that wait for a layer to read them, and for the second moments of one layer.
 MEMORY = 2 << 30
@@ -110,14 +110,15 @@ def _images(model: ir.Model, data: CalibrationData) -> dict[str, Array]:
     sampled = data.sample(count)
     batches = list(sampled.batches(_CHUNK))
     rows = sum(len(next(iter(batch.values()))) for batch in batches)
-    if rows < 2:
+    if rows < max(2, batch_of(model) or 0):
         raise InputError(
             "corrections need images to be fitted to",
             got=f"{rows} readable of {data.describe()}",
             expected="2, better some hundred",
             fix="Give more, or --recipe fast.",
         )
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    whole = rows - rows % (batch_of(model) or 1)
+    return {name: np.concatenate([batch[name] for batch in batches])[:whole] for name in batches[0]}
 
 
 def _layer(node: ir.Node, placement: Placement) -> Layer | None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from deploy.errors import InputError
 from deploy.graph.irtools import Array, add_initializer, constant
 from deploy.runtime.onnxrt import OnnxRunner
 
@@ -24,7 +25,9 @@ class Walk:
     """
 
     def __init__(self, model: ir.Model, feeds: Mapping[str, Array]) -> None:
+        """Start with ``feeds``: all of one number of images, which a fixed batch divides."""
         self._model = model
+        self._chunk = batch_of(model) or _CHUNK
         self._left = list(model.graph)
         self._arrays = {value: feeds[str(value.name)] for value in model.graph.inputs}
         self._values = {str(value.name): value for value in model.graph.inputs}
@@ -75,8 +78,8 @@ class Walk:
         with OnnxRunner(model.SerializeToString(), device="cpu") as runner:
             rows = len(next(iter(feeds.values())))
             parts = [
-                runner.infer({name: array[start : start + _CHUNK] for name, array in feeds.items()})
-                for start in range(0, rows, _CHUNK)
+                runner.infer({name: array[start : start + self._chunk] for name, array in feeds.items()})
+                for start in range(0, rows, self._chunk)
             ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -100,6 +103,23 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
     assert value.dtype is not None
     shape = None if value.shape is None else ["rows", *(d if isinstance(d, int) else None for d in value.shape[1:])]
     return onnx.helper.make_tensor_value_info(str(value.name), int(value.dtype), shape)
+
+
+def batch_of(model: ir.Model) -> int | None:
+    """The fixed batch of ``model``, or None where it takes any.
+
+    Raises:
+        InputError: its inputs do not all have one row for each image.
+    """
+    sizes = {str(value.shape[0]) if value.shape else "" for value in model.graph.inputs}
+    if len(sizes) != 1 or "" in sizes:
+        raise InputError(
+            "layers cannot be corrected one by one: not every input has a row for each image",
+            got=", ".join(str(value.name) for value in model.graph.inputs),
+            fix="Give --recipe fast.",
+        )
+    size = sizes.pop()
+    return int(size) if size.isdigit() else None
 
 
 def images_in(model: ir.Model, memory: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from deploy.graph.channels import FIXED, Channels
@@ -167,3 +168,39 @@ def test_the_given_graph_is_left_alone(net):
     rescale(model, gains)
     for name, value in model.graph.initializers.items():
         np.testing.assert_array_equal(value.const_value.numpy(), before[name])
+
+
+@pytest.mark.parametrize("kind", ["batch joins another axis", "batch moves", "parts of the batch"])
+def test_what_takes_the_batch_apart_is_left_alone(net, kind):
+    first = net.conv("first", "input", (3, 8))
+    if kind == "batch joins another axis":
+        net.op("Reshape", "moved", first, net.constant("shape", np.int64([-1, 4, 16, 16])))
+        back = net.op("Reshape", "back", "moved", net.constant("again", np.int64([-1, 8, 16, 16])))
+    elif kind == "batch moves":
+        back = net.op("Transpose", "back", net.op("Transpose", "moved", first, perm=[1, 0, 2, 3]), perm=[1, 0, 2, 3])
+    else:
+        back = net.op("Concat", "back", first, first, axis=0)
+    model = net.model(net.conv("last", back, (8, 4)), ["rows", 4, 16, 16])
+    assert is_fixed(model, "first")
+
+
+def test_a_second_output_is_no_channels(net):
+    net.nodes.append(
+        onnx.helper.make_node(
+            "MaxPool", [net.conv("first", "input", (3, 8))], ["pool", "at"], name="pool", kernel_shape=[1, 1]
+        )
+    )
+    net.op("Cast", "where", "at", to=1)
+    joined = net.op("Add", "joined", "pool", "where")
+    model = net.model(net.conv("last", joined, (8, 4)), ["batch", 4, 16, 16])
+    assert is_fixed(model, "pool")
+
+
+def test_one_gate_for_two_tensors(net, run):
+    gate = net.op("Sigmoid", "gate", net.op("GlobalAveragePool", "pool", net.conv("first", "input", (3, 8))))
+    parts = [net.op("Mul", f"{n}_scaled", net.conv(n, "input", (3, 8)), gate) for n in ("one", "other")]
+    model = net.model(net.conv("last", net.op("Add", "sum", *parts), (8, 4)), ["batch", 4, 16, 16])
+    gains = np.full(Channels(typed_copy(model).graph).count, 2.0)
+    gains[FIXED] = 1
+    images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(run(rescale(model, gains), images)["last"], run(model, images)["last"])

@@ -9,7 +9,9 @@ import pytest
 from deploy.errors import InputError
 from deploy.graph.placement import place
 from deploy.graph.qdq import insert_qdq, quantize_weight
-from deploy.quantize.calibrate import calibrate
+from deploy.quantize.calibrate import calibrate, observe
+from deploy.quantize.noise import importance, observed_tensors
+from deploy.quantize.observers import ChannelObserver
 from deploy.quantize.recipe import PARTS, RECIPES, Recipe
 from deploy.quantize.reconstruct import corrected_biases, reconstruct
 
@@ -133,3 +135,38 @@ def test_layers_that_return_to_fp16_keep_their_own_biases(mini, coarse, data):
 def test_one_image_is_not_enough(mini, coarse, photos, images):
     with pytest.raises(InputError, match="corrections need images"):
         reconstruct(mini, *coarse, photos(images[:1]), Recipe.of("best"))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_fixed_batch(net, photos, batch):
+    """Its Reshape has the batch written into it."""
+    model = net.model(fixed(net, batch), [batch, 20])
+    model.graph.inputs[0].shape = ir.Shape([batch, 3, 16, 16])
+    data = photos(np.random.default_rng(3).normal(size=(10, 3, 16, 16)).astype(np.float32))
+    placement = place(model)
+    amax = dict.fromkeys(placement.tensors, 4.0)
+    assert reconstruct(model, placement, amax, data, Recipe.of("best")).images == 10 - 10 % batch
+
+
+def fixed(net, batch):
+    pooled = net.op("GlobalAveragePool", "pool", net.op("Relu", "relu", net.conv("first", "input", (3, 32))))
+    flat = net.op("Reshape", "flat", pooled, net.constant("shape", np.int64([batch, 32])))
+    return net.op("Gemm", "out", flat, net.weight("out.weight", 32, 20))
+
+
+def test_tokens_in_place_of_channels(net, data, run, held_out):
+    """A product along the last axis of three, as transformers have: it is quantized, and its scale counts all alike."""
+    tokens = net.op(
+        "Reshape", "tokens", net.conv("stem", "input", (3, 16), 3), net.constant("shape", np.int64([0, 16, 256]))
+    )
+    product = net.op("MatMul", "product", net.op("Sigmoid", "soft", tokens), net.weight("product.weight", 256, 24))
+    model = net.model(product, ["batch", 16, 24])
+    placement = place(model)
+    assert "soft" in placement.tensors
+    seen = {name: ChannelObserver() for name in observed_tensors(model, placement)}
+    observe(model, seen, data)
+    counted = importance(model, placement, seen)
+    amax = calibrate(model, placement.tensors, data, importance=counted).amax
+    found = reconstruct(model, placement, amax, data, Recipe.of("best"))
+    assert "product.weight" not in found.weights
+    run(insert_qdq(corrected_biases(model, placement, found), placement, amax, found.weights), held_out)
