@@ -70,7 +70,8 @@ class Channels:
     def _visit(self, node: ir.Node) -> None:
         handler = _HANDLERS.get(node.op_type)
         outputs = None
-        if handler is not None and all(_shaped(value) for value in (*_computed(node), *node.outputs)):
+        read = _computed(node)  # nothing, for an Identity of a weight
+        if handler is not None and read and all(_shaped(value) for value in (*read, *node.outputs)):
             outputs = handler(self, node)
         if outputs is not None:
             self._followed.add(node)

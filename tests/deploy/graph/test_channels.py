@@ -204,3 +204,11 @@ def test_one_gate_for_two_tensors(net, run):
     gains[FIXED] = 1
     images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
     np.testing.assert_array_equal(run(rescale(model, gains), images)["last"], run(model, images)["last"])
+
+
+def test_a_weight_behind_an_identity_is_left_alone(net, run):
+    """As exporters write shared weights, and a graph that nobody simplified has them."""
+    shared = net.op("Identity", "shared", net.weight("first.weight", 8, 3, 1, 1))
+    model = net.model(net.conv("last", net.op("Conv", "first", "input", shared), (8, 4)), ["batch", 4, 16, 16])
+    assert is_fixed(model, "first")
+    assert rescale(model, np.ones(Channels(typed_copy(model).graph).count)).graph.outputs[0].name == "last"
