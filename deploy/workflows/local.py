@@ -20,7 +20,10 @@ _SLACK_DB = 0.5
 
 
 def local_failures(
-    reference: ir.Model | None, precise: ir.Model, data: CalibrationData | None, facts: Mapping[str, Any] | None
+    reference: ir.Model | None,
+    precise: ir.Model,
+    data: CalibrationData | None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Why parts of an FP16 or INT8 graph do not fit: weights against ``reference``, scales on ``data``.
 

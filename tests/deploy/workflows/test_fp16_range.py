@@ -44,10 +44,10 @@ def peak(images: np.ndarray) -> float:
     return float(np.abs(found).max())
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_nearest_tensors_are_kept_in_the_manifest(cli: Cli, images: np.ndarray, precision: str):
+@pytest.mark.parametrize("argv", [["fp16"], ["int8", "--without", "equalization"]])
+def test_the_nearest_tensors_are_kept_in_the_manifest(cli: Cli, images: np.ndarray, argv: list[str]):
     scale("kernel", 100)
-    found = facts(cli, precision, *ARRAYS)
+    found = facts(cli, *argv, *ARRAYS)
     assert found["range_audit"] == "real images"
     assert found["fp32_nodes"] == {}
     first, second, *rest = found["fp16_headroom"]

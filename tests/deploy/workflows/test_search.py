@@ -16,6 +16,7 @@ from deploy.errors import CheckFailed, InputError
 from deploy.graph.twin import twin
 from deploy.manifest import Manifest
 from deploy.quantize.latency import Estimated
+from deploy.quantize.recipe import Recipe
 from deploy.runtime.graphs import run_graph
 from deploy.specs import Precision, TensorSpec
 from deploy.workflows.budget import open_budget
@@ -103,7 +104,7 @@ class Searched:
     def __call__(self, model, points, count=400, told=None, change=lambda budget: budget):
         told = told or Told()
         data, budget = self.opened(model, points, count, told.warn)
-        self.int8 = prepare_int8(self.source, Calibration(data, self.cache, "max"))
+        self.int8 = prepare_int8(self.source, Calibration(data, self.cache, "max", Recipe.of("fast", ["equalization"])))
         return search_int8(self.source, self.int8, data, change(budget), Estimated(8), told)
 
     def drop(self, kept):
