@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.graph.irtools import Array, constant
+from deploy.graph.rules import attribute
 
 # Weighted nodes that can take factors into their weights.
 MIXERS = ("Conv", "Gemm", "MatMul")
@@ -32,14 +33,14 @@ class Channels:
 
     Attributes:
         count: number of classes; class :data:`FIXED` has factor 1.
-        gated: Mul nodes that apply a gate → the class of each channel of their result. Its factor can be given to it by
-            multiplying the gate, one number a channel.
+        gated: Mul nodes that apply a gate → which of their inputs is the gate. The factor of their result can be given
+            to it by multiplying the gate, one number a channel.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
         self._ids: dict[ir.Value, Array] = {}
         self._union = _Union()
-        self.gated: list[ir.Node] = []
+        self.gated: dict[ir.Node, int] = {}
         self._followed: set[ir.Node] = set()
         for value in graph.inputs:
             self._ids[value] = self._fixed(value)
@@ -59,7 +60,7 @@ class Channels:
         """The class of each channel (axis 1) of ``value``; None where it has none, or more than one in a channel."""
         assert value is not None
         ids = self.of(value)
-        if ids.ndim < 2 or not _shaped(value) or any(size != 1 for axis, size in enumerate(ids.shape) if axis != 1):
+        if ids.ndim < 2 or not _shaped(value) or not _by_channel(ids):
             return None
         return np.broadcast_to(ids.reshape(-1), (_shape(value)[1],))
 
@@ -91,9 +92,7 @@ class Channels:
         biased = len(node.inputs) > 2 and node.inputs[2] is not None
         if source is None or constant(weight) is None or tied or (biased and not _own_constant(node.inputs[2])):
             return None
-        if not _readable(node) or any(size != 1 for axis, size in enumerate(source.shape) if axis != 1):
-            return None
-        return [self._new(output, axis=1)]
+        return [self._new(output, axis=1)] if _readable(node) and _by_channel(source) else None
 
     def same(self, node: ir.Node) -> list[Array]:
         return [self._ids[_computed(node)[0]]]
@@ -101,8 +100,8 @@ class Channels:
     def pool(self, node: ir.Node) -> list[Array] | None:
         source, output = self._ids[_computed(node)[0]], node.outputs[0]
         assert output.shape is not None
-        spatial = all(size == 1 for axis, size in enumerate(source.shape) if axis != 1)
-        return [source.reshape(1, -1, *[1] * (len(output.shape) - 2))] if spatial and _pools_space(node) else None
+        followed = _by_channel(source) and _pools_space(node)
+        return [source.reshape(1, -1, *[1] * (len(output.shape) - 2))] if followed else None
 
     def add(self, node: ir.Node) -> list[Array] | None:
         if len(_computed(node)) != len(node.inputs):
@@ -147,10 +146,10 @@ class Channels:
         shape = _shape(x)
         if shape != _shape(node.outputs[0]) or _shape(gate) != [1, shape[1], *[1] * (len(shape) - 2)]:
             return None
-        if _shape(gate) == shape:  # either could be the gate
+        if _shape(gate) == shape or not _by_channel(self._ids[x]):  # either could be the gate; no one number a channel
             return None
         self._pin([gate])
-        self.gated.append(node)
+        self.gated[node] = node.inputs.index(gate)
         return [self._new(node.outputs[0], axis=1)]
 
     def _new(self, value: ir.Value, axis: int) -> Array:
@@ -221,6 +220,11 @@ def _is_batch(axis: int, value: ir.Value) -> bool:
     return axis % len(_shape(value)) == 0
 
 
+def _by_channel(ids: Array) -> bool:
+    """Whether all elements of a channel (axis 1) are of one class."""
+    return all(size == 1 for axis, size in enumerate(ids.shape) if axis != 1)
+
+
 def _shaped(value: ir.Value) -> bool:
     return value.shape is not None and all(isinstance(size, int) for size in value.shape[1:])
 
@@ -232,12 +236,12 @@ def _shape(value: ir.Value) -> list[int]:
 
 
 def _readable(node: ir.Node) -> bool:
-    """Whether the input's channels lie along axis 1 and meet the weight's axis of input channels."""
-    value = node.inputs[0]
+    """Whether the channels that are read and made lie along axis 1, and meet a matrix in a product."""
+    value, weight = node.inputs[0], constant(node.inputs[1])
     if node.op_type == "Conv":
         return True
-    transposed = node.attributes.get("transA")
-    return value is not None and len(_shape(value)) == 2 and (transposed is None or transposed.as_int() == 0)
+    matrices = value is not None and len(_shape(value)) == 2 and weight is not None and weight.ndim == 2
+    return matrices and attribute(node, "transA") == 0
 
 
 def _pools_space(node: ir.Node) -> bool:

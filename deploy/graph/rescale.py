@@ -30,7 +30,7 @@ def rescale(model: ir.Model, gains: Array) -> ir.Model:
         for node in graph
         if node.op_type in MIXERS and constant(node.inputs[1]) is not None and channels.knows(node)
     ]
-    gated = [(node, *_gate_gain(node, channels, gains)) for node in channels.gated]
+    gated = [(node, index, _gate_gain(node, index, channels, gains)) for node, index in channels.gated.items()]
     for node, read, made in weighted:
         if (read != 1).any() or (made != 1).any():
             _rescale_weighted(graph, node, read, made)
@@ -67,11 +67,11 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     node.replace_input_with(index, add_initializer(graph, name, array))
 
 
-def _gate_gain(node: ir.Node, channels: Channels, gains: Array) -> tuple[int, Array]:
-    """The index of the gate among the inputs of a Mul, and its gain."""
-    result = node.outputs[0]
-    index = next(i for i, value in enumerate(node.inputs) if value is not None and value.shape != result.shape)
-    return index, gains[channels.per_channel(node.outputs[0])] / gains[channels.per_channel(node.inputs[1 - index])]
+def _gate_gain(node: ir.Node, index: int, channels: Channels, gains: Array) -> Array:
+    """What the gate, input ``index`` of a Mul, is multiplied by: [channels]."""
+    return np.asarray(
+        gains[channels.per_channel(node.outputs[0])] / gains[channels.per_channel(node.inputs[1 - index])]
+    )
 
 
 def _rescale_gate(graph: ir.Graph, node: ir.Node, index: int, gain: Array) -> None:

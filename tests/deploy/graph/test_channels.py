@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from deploy.graph.channels import FIXED, Channels
@@ -212,3 +213,50 @@ def test_a_weight_behind_an_identity_is_left_alone(net, run):
     model = net.model(net.conv("last", net.op("Conv", "first", "input", shared), (8, 4)), ["batch", 4, 16, 16])
     assert is_fixed(model, "first")
     assert rescale(model, np.ones(Channels(typed_copy(model).graph).count)).graph.outputs[0].name == "last"
+
+
+def rescaled_alike(model, run):
+    """Whether factors of 2 for all channels change nothing of what a model computes."""
+    gains = np.full(Channels(typed_copy(model).graph).count, 2.0)
+    gains[FIXED] = 1
+    images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    output = model.graph.outputs[0].name
+    return bool((run(rescale(model, gains), images)[output] == run(model, images)[output]).all())
+
+
+def test_a_gate_whose_batch_has_another_name(net, run):
+    """A Reshape to [-1, channels, 1, 1] ends the gate: its batch, and so the product's, are no longer ``batch``."""
+    relu = net.op("Relu", "relu", net.conv("first", "input", (3, 8)))
+    flat = net.op("Flatten", "flat", net.op("GlobalAveragePool", "pool", relu))
+    fc = net.op("Sigmoid", "sigmoid", net.op("Gemm", "fc", flat, net.weight("fc.weight", 8, 8)))
+    gate = net.op("Reshape", "gate", fc, net.constant("shape", np.int64([-1, 8, 1, 1])))
+    model = net.model(net.conv("last", net.op("Mul", "scaled", relu, gate), (8, 4)), ["batch", 4, 16, 16])
+    assert is_free(model, "scaled")
+    assert rescaled_alike(model, run)
+
+
+def test_a_gate_for_more_than_one_class_a_channel(net, run):
+    """What is gated is two tensors side by side: no one number a channel takes its factors to those of the result."""
+    side = net.op("Concat", "side", *(net.conv(n, "input", (3, 8)) for n in ("left", "right")), axis=3)
+    gate = net.op("Sigmoid", "gate", net.op("GlobalAveragePool", "pool", side))
+    model = net.model(net.conv("last", net.op("Mul", "scaled", side, gate), (8, 4)), ["batch", 4, 16, 32])
+    assert is_fixed(model, "left")
+    assert is_fixed(model, "scaled")
+    assert rescaled_alike(model, run)
+
+
+@pytest.mark.parametrize(("shape", "output"), [((8,), [2]), ((3, 8, 5), [3, 2, 5])])
+def test_a_product_with_what_is_no_matrix_fixes(net, run, shape, output):
+    pooled = net.op("GlobalAveragePool", "pool", net.op("Relu", "relu", net.conv("first", "input", (3, 8))))
+    net.op("MatMul", "product", net.op("Flatten", "flat", pooled), net.weight("matrices", *shape))
+    model = of_two_images(net.model("product", output))
+    assert is_fixed(model, "relu")
+    assert rescaled_alike(model, run)
+
+
+def of_two_images(model):
+    """The batch written into every shape: none is unknown."""
+    proto = ir.to_proto(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    del proto.graph.value_info[:]
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
