@@ -28,7 +28,7 @@ from deploy.graph.lift import lift
 from deploy.graph.placement import Placement
 from deploy.graph.qdq import INT8_MAX
 from deploy.graph.rescale import rescale
-from deploy.quantize.noise import grouped_weight, noise_gain, readers_of, relative_noise
+from deploy.quantize.noise import grouped_weight, multiplies_channels, noise_gain, readers_of, relative_noise
 from deploy.quantize.observers import ChannelObserver
 
 # Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.
@@ -201,7 +201,7 @@ def reach_of(observer: ChannelObserver) -> Array:
 
 def _mixes_channels(node: ir.Node) -> bool:
     """Whether an output reads several channels: a depthwise weight's scale follows its one input's factor."""
-    weight = constant(node.inputs[1]) if node.op_type in MIXERS else None
+    weight = constant(node.inputs[1]) if node.op_type in MIXERS and multiplies_channels(node) else None
     return weight is not None and (node.op_type != "Conv" or weight.shape[1] > 1)
 
 

@@ -58,9 +58,9 @@ def noise_gain(node: ir.Node, seen: Mapping[str, ChannelObserver], inputs: int) 
     relative = relative_noise(node, seen)
     if node.op_type not in MIXERS:  # a residual Add, or a Split
         return relative if len(relative) == inputs else np.full(inputs, relative.mean())
+    if not multiplies_channels(node):
+        return np.ones(inputs)  # all of them count alike
     grouped = grouped_weight(node, inputs)
-    if grouped.shape[0] * grouped.shape[2] != inputs or grouped.shape[0] * grouped.shape[1] != len(relative):
-        return np.ones(inputs)  # a product along another axis than the channels': all of them count alike
     outputs = relative.reshape(len(grouped), -1)
     return np.asarray(np.einsum("goit,go->gi", grouped**2, outputs, dtype=np.float64).reshape(-1))
 
@@ -71,11 +71,17 @@ def relative_noise(node: ir.Node, seen: Mapping[str, ChannelObserver]) -> Array:
     return np.asarray(1 / np.maximum(power, _LEAST_POWER * power.mean() + 1e-30) / max(1, len(power)))
 
 
+def multiplies_channels(node: ir.Node) -> bool:
+    """Whether a weight is multiplied with the channels (axis 1) of what is read, not with the values of tokens."""
+    source = node.inputs[0]
+    return node.op_type != "MatMul" or (source is not None and source.shape is not None and len(source.shape) == 2)
+
+
 def grouped_weight(node: ir.Node, inputs: int) -> Array:
     """The weight as [groups, outputs, inputs, taps], each per group."""
     weight = constant(node.inputs[1])
     assert weight is not None
     if node.op_type != "Conv":
         return np.asarray((weight if channel_axis(node) == 0 else weight.T)[None, :, :, None])
-    groups = max(1, inputs // weight.shape[1])
+    groups = inputs // weight.shape[1]
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)

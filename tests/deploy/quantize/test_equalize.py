@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from deploy.errors import InputError
+from deploy.graph.channels import FIXED
 from deploy.graph.placement import place
 from deploy.graph.qdq import insert_qdq
 from deploy.quantize.calibrate import calibrate, observe
@@ -141,3 +142,20 @@ def test_factors_of_another_graph_are_refused(narrow):
         equalized(model, text)
     with pytest.raises(InputError, match="cannot be read"):
         decode("no base64!")
+
+
+@pytest.mark.parametrize("tokens", [16, 256])
+def test_products_of_tokens_have_no_channels_to_equalize(net, data, images, run, tokens):
+    """Axis 1 counts the tokens, and with 16 of them there are as many as values."""
+    values = 4096 // tokens
+    shape = net.constant("shape", np.int64([0, tokens, values]))
+    first = net.op("Reshape", "tokens", net.conv("stem", "input", (3, 16), 3), shape)
+    hidden = net.op("Relu", "relu", net.op("MatMul", "product", first, net.weight("product.weight", values, tokens)))
+    last = net.op("MatMul", "last", hidden, net.weight("last.weight", tokens, 16))
+    model = net.model(last, ["batch", tokens, 16])
+    placement, seen = seen_of(model, data)
+    assert {"product.weight", "last.weight"} <= set(placement.weights)
+    steps = equalization(model, placement, seen)
+    assert not steps[FIXED]
+    (wanted,), (got,) = (run(each, images).values() for each in (model, equalized(model, encode(steps))))
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
