@@ -8,8 +8,15 @@ import onnx_ir as ir
 from deploy.graph.irtools import Array, add_initializer, constant
 
 
+def takes_bias(node: ir.Node, outputs: int) -> bool:
+    """Whether a Conv or Gemm adds one constant for each output channel, or nothing: a Gemm may add any tensor."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    given = constant(value)
+    return value is None or (given is not None and np.broadcast_shapes(given.shape, (1, outputs)) == (1, outputs))
+
+
 def bias_of(node: ir.Node, outputs: int) -> Array:
-    """The bias of a Conv or Gemm, float64 [outputs]; zeros where it has none."""
+    """The bias of a Conv or Gemm that :func:`takes_bias`, float64 [outputs]; zeros where it has none."""
     given = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     return np.zeros(outputs) if given is None else np.broadcast_to(given.reshape(-1), (outputs,)).astype(np.float64)
 

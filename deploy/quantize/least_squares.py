@@ -25,8 +25,8 @@ class Moments:
     """Sums over patches p [terms] and wanted results y [outputs] of a layer, per group; float64.
 
     Attributes:
-        pp: Σ p pᵀ, [groups, terms, terms].
-        yp: Σ y pᵀ, [groups, outputs, terms].
+        pp: Σ p pᵀ, [groups, terms, terms]; empty where it was not asked for.
+        yp: Σ y pᵀ, [groups, outputs, terms]; likewise.
         p, y: Σ p and Σ y.
         count: number of patches.
     """
@@ -38,13 +38,14 @@ class Moments:
     count: int
 
     @classmethod
-    def of(cls, patches: Array, results: Array) -> Moments:
-        """From [groups, count, terms] and [groups, count, outputs]."""
+    def of(cls, patches: Array, results: Array, second: bool = True) -> Moments:
+        """From [groups, count, terms] and [groups, count, outputs]; ``second``: the sums of products too."""
         # In FP32 the covariance of inputs that vary little would be nothing but rounding.
         p, y = patches.astype(np.float64), results.astype(np.float64)
+        none: Array = np.zeros((len(p), 0, 0))
         return cls(
-            np.matmul(p.transpose(0, 2, 1), p),
-            np.matmul(y.transpose(0, 2, 1), p),
+            np.matmul(p.transpose(0, 2, 1), p) if second else none,
+            np.matmul(y.transpose(0, 2, 1), p) if second else none,
             p.sum(axis=1),
             y.sum(axis=1),
             p.shape[1],

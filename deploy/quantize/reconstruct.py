@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
 from deploy.errors import InputError
-from deploy.graph.biases import bias_of, set_bias
+from deploy.graph.biases import bias_of, set_bias, takes_bias
 from deploy.graph.irtools import Array, typed_copy
 from deploy.graph.placement import Placement
 from deploy.graph.qdq import QuantizedWeight, insert_qdq, scale_of
@@ -26,8 +26,10 @@ from deploy.quantize.recipe import BIAS_CORRECTION, RECONSTRUCTION, ROUNDING, Re
 from deploy.quantize.rounding import nearest, round_together
 from deploy.quantize.walk import Walk, batch_of, images_in
 
-# For the tensors of both networks that wait for a layer to read them, and for the second moments of one layer.
+# For the tensors of both networks that wait for a layer to read them.
 MEMORY = 2 << 30
+# For the patches of one layer that are summed at once, or for those of one image.
+PATCH_MEMORY = 256 << 20
 # More images than these change nothing any more, and each costs time.
 MOST_IMAGES = 256
 # A layer of more terms keeps its weights: cubes of this number are inverted a dozen times, and take a minute from here.
@@ -125,16 +127,17 @@ def _layer(node: ir.Node, placement: Placement) -> Layer | None:
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     if weight is None or weight.name not in placement.weights or len(weight.uses()) != 1 or node.op_type == "MatMul":
         return None
-    return Layer.of(node)
+    layer = Layer.of(node)
+    return layer if layer is not None and takes_bias(node, layer.outputs) else None
 
 
 def _corrected(layer: Layer, x: Array, y: Array, recipe: Recipe) -> tuple[QuantizedWeight, Array]:
-    original = layer.matrices()
-    halves = _moments(layer, x[::2], y[::2]), _moments(layer, x[1::2], y[1::2])
+    original, fitted = layer.matrices(), layer.terms <= MOST_TERMS
+    halves = _moments(layer, x[::2], y[::2], fitted), _moments(layer, x[1::2], y[1::2], fitted)
     both = halves[0] + halves[1]
-    wanted = fit(original, halves) if RECONSTRUCTION in recipe.parts and layer.terms <= MOST_TERMS else original
+    wanted = fit(original, halves) if RECONSTRUCTION in recipe.parts and fitted else original
     scale = scale_of(np.abs(wanted).max(axis=2)).astype(np.float64)
-    if ROUNDING in recipe.parts and layer.terms <= MOST_TERMS:
+    if ROUNDING in recipe.parts and fitted:
         levels = round_together(wanted, scale, both.covariance()[0], both.rounding())
     else:
         levels = nearest(wanted, scale[:, :, None])
@@ -157,18 +160,20 @@ def _shift(weights: Array, bias: Array, halves: tuple[Moments, Moments]) -> Arra
     return np.asarray(mean * (max(0.0, float(np.sum(first * second))) / power if power else 0.0))
 
 
-def _moments(layer: Layer, x: Array, y: Array) -> Moments:
-    parts = _chunks(layer, x, y)
+def _moments(layer: Layer, x: Array, y: Array, second: bool) -> Moments:
+    parts = _chunks(layer, x, y, second)
     found = next(parts)
     for part in parts:
         found = found + part
     return found
 
 
-def _chunks(layer: Layer, x: Array, y: Array) -> Iterator[Moments]:
-    for start in range(0, len(x), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        yield Moments.of(layer.patches(x[rows]), layer.results(y[rows]))
+def _chunks(layer: Layer, x: Array, y: Array, second: bool) -> Iterator[Moments]:
+    values = y[0].size // layer.outputs * layer.groups * layer.terms
+    images = min(_CHUNK, max(1, PATCH_MEMORY // (values * 12)))  # in FP32, and as FP64
+    for start in range(0, len(x), images):
+        rows = slice(start, start + images)
+        yield Moments.of(layer.patches(x[rows]), layer.results(y[rows]), second)
 
 
 def _name(value: ir.Value | None) -> str:

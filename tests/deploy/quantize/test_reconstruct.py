@@ -10,8 +10,10 @@ from deploy.errors import InputError
 from deploy.graph.placement import place
 from deploy.graph.qdq import insert_qdq, quantize_weight
 from deploy.quantize.calibrate import calibrate, observe
+from deploy.quantize.least_squares import Moments
 from deploy.quantize.noise import importance, observed_tensors
 from deploy.quantize.observers import ChannelObserver
+from deploy.quantize.patches import Layer
 from deploy.quantize.recipe import PARTS, RECIPES, Recipe
 from deploy.quantize.reconstruct import corrected_biases, reconstruct
 
@@ -170,3 +172,60 @@ def test_tokens_in_place_of_channels(net, data, run, held_out):
     found = reconstruct(model, placement, amax, data, Recipe.of("best"))
     assert "product.weight" not in found.weights
     run(insert_qdq(corrected_biases(model, placement, found), placement, amax, found.weights), held_out)
+
+
+@pytest.mark.parametrize("added", ["computed", "a row for each image"])
+def test_what_a_gemm_adds_need_not_be_a_bias(net, data, run, held_out, added):
+    """A residual addition that was fused into the product stays what it is."""
+    pooled = net.op("GlobalMaxPool", "pool", net.op("Relu", "relu", net.conv("stem", "input", (3, 24), 3)))
+    flat = net.op("Flatten", "flat", pooled)
+    other = flat if added == "computed" else net.weight("rows", 64, 24)
+    last = net.op("Gemm", "last", net.op("Relu", "again", flat), net.weight("last.weight", 24, 24), other)
+    model = net.model(last, ["batch", 24])
+    placement = place(model)
+    assert "last.weight" in placement.weights
+    amax = calibrate(model, [*placement.tensors], data.sample(64), "max", batch_size=64).amax
+    found = reconstruct(model, placement, amax, data.sample(64), Recipe.of("best"))
+    graph = insert_qdq(corrected_biases(model, placement, found), placement, amax, found.weights)
+    wanted, got = run(model, held_out)["last"], run(graph, held_out)["last"]
+    assert np.square(got - wanted).sum() < 1e-3 * np.square(wanted).sum()
+
+
+def test_a_layer_too_wide_to_be_fitted_has_no_second_moments(net, photos, monkeypatch):
+    """Square in its inputs: of the 25088 of VGG's first product they would be 5 GB each."""
+    flat = net.op("Flatten", "flat", net.op("Relu", "relu", net.conv("first", "input", (3, 32), 3)))
+    model = net.model(net.op("Gemm", "out", flat, net.weight("out.weight", 8192, 20)), ["batch", 20])
+    placement, seen = place(model), {}
+    of = Moments.of
+
+    def watched(patches, results, second=True):
+        found = of(patches, results, second)
+        seen[patches.shape[2]] = found.pp.size
+        return found
+
+    monkeypatch.setattr(Moments, "of", watched)
+    data = photos(np.random.default_rng(3).normal(size=(8, 3, 16, 16)).astype(np.float32))
+    found = reconstruct(model, placement, dict.fromkeys(placement.tensors, 4.0), data, Recipe.of("best"))
+    assert seen == {27: 27 * 27, 8192: 0}
+    np.testing.assert_array_equal(
+        found.weights["out.weight"].levels,
+        quantize_weight(model.graph.initializers["out.weight"].const_value.numpy(), 1).levels,
+    )
+
+
+def test_patches_are_summed_in_bounded_memory(mini, coarse, data, monkeypatch):
+    wanted = reconstruct(mini, *coarse, data, Recipe.of("best"))
+    largest = []
+    patches = Layer.patches
+
+    def watched(layer, x):
+        found = patches(layer, x)
+        largest.append(found.size * 12)
+        return found
+
+    monkeypatch.setattr(Layer, "patches", watched)
+    monkeypatch.setattr("deploy.quantize.reconstruct.PATCH_MEMORY", 1 << 20)
+    found = reconstruct(mini, *coarse, data, Recipe.of("best"))
+    assert max(largest) <= 1 << 20
+    for name, bias in wanted.biases.items():
+        np.testing.assert_allclose(found.biases[name], bias, atol=0.05 * np.abs(bias).max())
