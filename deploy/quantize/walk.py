@@ -21,15 +21,16 @@ class Walk:
     """Tensors of ``model`` for the images in ``feeds``, each computed when it is asked for.
 
     Pieces run in the order of the graph: a weight may be changed until a tensor that depends on it is asked for.
-    Only tensors that a later piece needs are kept.
+    Only tensors that a later piece needs are kept, as they come out of each chunk of images: not all of them have a row
+    for each image, such as sizes that the graph computes.
     """
 
     def __init__(self, model: ir.Model, feeds: Mapping[str, Array]) -> None:
         """Start with ``feeds``: all of one number of images, which a fixed batch divides."""
         self._model = model
-        self._chunk = batch_of(model) or _CHUNK
+        chunk = batch_of(model) or _CHUNK
         self._left = list(model.graph)
-        self._arrays = {value: feeds[str(value.name)] for value in model.graph.inputs}
+        self._arrays = {value: _chunks(feeds[str(value.name)], chunk) for value in model.graph.inputs}
         self._values = {str(value.name): value for value in model.graph.inputs}
         self._values |= {str(value.name): value for node in model.graph for value in node.outputs}
 
@@ -38,7 +39,7 @@ class Walk:
         value = self._values[name]
         if value not in self._arrays:
             self._run(value)
-        return self._arrays[value]
+        return np.concatenate(self._arrays[value])
 
     def replace(self, name: str, array: Array) -> None:
         """Change the weight ``name``."""
@@ -60,9 +61,13 @@ class Walk:
         inside = set(piece)
         kept = [v for v in made if v is target or any(use.node not in inside for use in v.uses())]
         read = dict.fromkeys(v for node in piece for v in node.inputs if v in self._arrays)
-        feeds = {str(value.name): self._arrays[value] for value in read}
-        results = self._infer(_model(self._model, piece, list(read), kept), feeds)
-        self._arrays |= {value: results[str(value.name)] for value in kept}
+        feeds = [
+            dict(zip([str(value.name) for value in read], chunk))
+            for chunk in zip(*(self._arrays[value] for value in read), strict=True)
+        ]
+        with OnnxRunner(_model(self._model, piece, list(read), kept).SerializeToString(), device="cpu") as runner:
+            results = [runner.infer(chunk) for chunk in feeds]
+        self._arrays |= {value: [chunk[str(value.name)] for chunk in results] for value in kept}
         self._left = [node for node in self._left if node not in inside]
 
     def _needed(self, target: ir.Value) -> list[ir.Node]:
@@ -74,14 +79,9 @@ class Walk:
                 needed.update(v for v in node.inputs if v is not None and v not in self._arrays)
         return piece[::-1]
 
-    def _infer(self, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        with OnnxRunner(model.SerializeToString(), device="cpu") as runner:
-            rows = len(next(iter(feeds.values())))
-            parts = [
-                runner.infer({name: array[start : start + self._chunk] for name, array in feeds.items()})
-                for start in range(0, rows, self._chunk)
-            ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+def _chunks(array: Array, size: int) -> list[Array]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def _model(
@@ -101,7 +101,9 @@ def _model(
 
 def _info(value: ir.Value) -> onnx.ValueInfoProto:
     assert value.dtype is not None
-    shape = None if value.shape is None else ["rows", *(d if isinstance(d, int) else None for d in value.shape[1:])]
+    # A name for each unknown size: none is known to equal another.
+    sizes = None if value.shape is None else enumerate(value.shape)
+    shape = None if sizes is None else [d if isinstance(d, int) else f"{value.name}/{axis}" for axis, d in sizes]
     return onnx.helper.make_tensor_value_info(str(value.name), int(value.dtype), shape)
 
 

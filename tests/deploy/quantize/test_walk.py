@@ -40,6 +40,29 @@ def test_more_images_than_pass_at_once(graph, run):
     np.testing.assert_allclose(walk.value("logits"), run(graph, images, "logits")["logits"], rtol=1e-4, atol=1e-5)
 
 
+def test_sizes_that_the_graph_computes(net, run):
+    """Of 70 images the last chunk is smaller: the batch that a Shape tells is another there."""
+    net.op(
+        "Slice",
+        "count",
+        net.op("Shape", "shape", "input"),
+        net.constant("low", np.int64([0])),
+        net.constant("high", np.int64([1])),
+    )
+    for name, source in (("first", "input"), ("second", "first_more"), ("third", "second_more")):
+        conv = net.conv(name, source, (3, 3))
+        size = net.op("Concat", f"{name}_size", "count", net.constant(f"{name}_rest", np.int64([3, 1, 16])), axis=0)
+        row = net.op("Expand", f"{name}_row", net.weight(f"{name}_token", 1, 3, 1, 16), size)
+        net.op("Concat", f"{name}_more", conv, row, axis=2)
+    graph = typed_copy(net.model("third_more", ["batch", 3, 19, 16]))
+    images = np.random.default_rng(2).normal(size=(70, 3, 16, 16)).astype(np.float32)
+    names, walk = ("first_more", "second_more", "third_more"), Walk(graph, {"input": images})
+    whole = run(graph, images, *names)
+    for name in names:
+        np.testing.assert_allclose(walk.value(name), whole[name], rtol=1e-4, atol=1e-5)
+        walk.forget()
+
+
 def test_a_changed_weight_is_seen_behind_it_only(graph, images, run):
     before = run(graph, images, "stem_conv", "left_conv", "logits")
     walk = Walk(graph, {"input": images})
