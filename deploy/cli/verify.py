@@ -69,6 +69,10 @@ def _check(args: argparse.Namespace) -> None:
         if not args.layers:
             raise InputError("--report is the page of --layers", got="no --layers", fix="Add --layers.")
         check_writable(args.report)
+        compared = [Path(name) for name in (args.reference, *args.others)]
+        if args.report.exists() and any(path.exists() and args.report.samefile(path) for path in compared):
+            fix = "Give another --report FILE.html."
+            raise InputError(f"{args.report} is compared: it will not be overwritten", fix=fix)
 
 
 def _write(path: Path, report: VerifyReport, console: Console) -> None:

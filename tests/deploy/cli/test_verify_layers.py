@@ -119,3 +119,11 @@ def test_a_graph_with_names_of_its_own_has_none_either(cli: Cli, here: Path, int
     assert error.startswith(
         "the graphs have no layers in common that could be compared (got 1 tensors of the same name"
     )
+
+
+@pytest.mark.parametrize("page", ["net.onnx", "./net.int8.onnx"])
+def test_no_page_takes_the_place_of_a_graph(cli: Cli, here: Path, int8: str, page: str):
+    before = Path(page).read_bytes()
+    arguments = ("net.onnx", int8, "--data", "photos", "--layers", "--report", page)
+    assert "is compared: it will not be overwritten" in cli.refused(2, "verify", *arguments)
+    assert Path(page).read_bytes() == before
