@@ -103,7 +103,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         calibration_data=args.calibration_data,
         calibration_method=args.calibration_method,
         calibration_images=args.calibration_images,
-        recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without),
+        recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without) if args.recipe or args.without else None,
         calibration_cache=args.calibration_cache,
         max_drop=args.max_drop,
         eval_data=args.eval_data,

@@ -71,6 +71,9 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     """What would be refused only after minutes of calibration is refused now."""
     if request.calibration_images and request.calibration_data is None:
         raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
+    if request.recipe is not None and request.precision is not Precision.INT8:
+        fix = "Leave --recipe and --without out, or build with --precision int8."
+        raise InputError("a recipe is of INT8 graphs", got=f"--precision {request.precision}", fix=fix)
     _check_cache(request)
     suffix = request.file.suffix if request.file else None
     if flavour is None:
@@ -115,7 +118,7 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
     already = f"{source.path} is {str(source.precision).upper()} already"
     if request.backend == "none":
         raise InputError(f"{already}: without a backend there is nothing to do", fix="Leave out --backend none.")
-    options = (request.calibration_method, request.calibration_images, request.calibration_cache)
+    options = (request.calibration_method, request.calibration_images, request.calibration_cache, request.recipe)
     if source.precision is Precision.INT8 and any(options):
         raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
     if request.max_drop is not None:
@@ -226,7 +229,7 @@ class _Job:
 
     def _recipe(self) -> Recipe:
         """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
-        recipe = self._request.recipe
+        recipe = self._request.recipe or Recipe()
         if self._request.calibration_cache is None or not recipe.equalizes:
             return recipe
         self._report.note(f"leaving out {EQUALIZATION}: a calibration cache is about the graph as it was exported")

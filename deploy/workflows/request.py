@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +34,8 @@ class Reporter(Protocol):
 class BuildRequest:
     """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph.
 
-    ``calibration_cache`` is a file of TensorRT's implicit quantization, to read where it exists and else to write.
+    ``recipe`` is for INT8; None: the default one. ``calibration_cache`` is a file of TensorRT's implicit quantization,
+    to read where it exists and else to write.
     With ``max_drop``, points of top-1 accuracy, as many layers as it takes stay FP16; counted on ``eval_data``.
     """
 
@@ -43,7 +44,7 @@ class BuildRequest:
     calibration_data: Path | None = None
     calibration_method: str | None = None
     calibration_images: int | None = None
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe | None = None
     calibration_cache: Path | None = None
     max_drop: float | None = None
     eval_data: Path | None = None

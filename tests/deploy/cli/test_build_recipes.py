@@ -108,3 +108,12 @@ def test_equalization_changes_nothing_that_fp32_computes(cli: Cli, here: Path):
     with run_graph(model) as before, run_graph(equalized(model, text)) as after:
         wanted, got = before.infer({"input": images})["logits"], after.infer({"input": images})["logits"]
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("option", [("--recipe", "best"), ("--without", "equalization")])
+def test_a_recipe_is_of_int8_graphs(cli: Cli, here: Path, option: tuple[str, str]):
+    error = cli.refused(2, "build", "net.onnx", "--precision", "fp16", "--backend", "none", *DATA, *option)
+    assert error.startswith("a recipe is of INT8 graphs (got --precision fp16). Leave --recipe and --without out")
+    cli.done("build", *INT8, *DATA)
+    made = ("net.int8.onnx", "--precision", "int8", "--backend", "tensorrt_rtx")
+    assert "net.int8.onnx is INT8 already: nothing to calibrate" in cli.refused(2, "build", *made, *DATA, *option)
