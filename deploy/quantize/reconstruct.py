@@ -66,12 +66,12 @@ def reconstruct(
 
     Args:
         model: the graph that ``placement`` and ``amax`` were made for.
-        data: up to :data:`MOST_IMAGES` of it are used, or as many as :data:`MEMORY` holds.
+        data: up to :data:`MOST_IMAGES` of it are used, or as many as :data:`MEMORY` holds, and a fixed batch at least.
         recipe: which of its parts are done.
         progress: called with (layers done, layers in all).
 
     Raises:
-        InputError: there are fewer than 2 images.
+        InputError: there are fewer than 2 images, or than a fixed batch has.
     """
     reference = typed_copy(model)
     quantized = insert_qdq(model, replace(placement, weights={}), amax)
@@ -108,19 +108,20 @@ def corrected_biases(model: ir.Model, placement: Placement, corrections: Correct
 
 
 def _images(model: ir.Model, data: CalibrationData) -> dict[str, Array]:
-    count = min(len(data), MOST_IMAGES, images_in(model, MEMORY // 2))
-    sampled = data.sample(count)
-    batches = list(sampled.batches(_CHUNK))
-    rows = sum(len(next(iter(batch.values()))) for batch in batches)
-    if rows < max(2, batch_of(model) or 0):
+    batch = batch_of(model) or 1
+    least = max(2, batch)
+    count = max(least, min(MOST_IMAGES, images_in(model, MEMORY // 2)))
+    batches = list(data.sample(count).batches(_CHUNK))
+    rows = sum(len(next(iter(feeds.values()))) for feeds in batches)
+    if rows < least:
         raise InputError(
             "corrections need images to be fitted to",
             got=f"{rows} readable of {data.describe()}",
-            expected="2, better some hundred",
+            expected=f"{least}, better some hundred",
             fix="Give more, or --recipe fast.",
         )
-    whole = rows - rows % (batch_of(model) or 1)
-    return {name: np.concatenate([batch[name] for batch in batches])[:whole] for name in batches[0]}
+    whole = rows - rows % batch
+    return {name: np.concatenate([feeds[name] for feeds in batches])[:whole] for name in batches[0]}
 
 
 def _layer(node: ir.Node, placement: Placement) -> Layer | None:

@@ -229,3 +229,15 @@ def test_patches_are_summed_in_bounded_memory(mini, coarse, data, monkeypatch):
     assert max(largest) <= 1 << 20
     for name, bias in wanted.biases.items():
         np.testing.assert_allclose(found.biases[name], bias, atol=0.05 * np.abs(bias).max())
+
+
+def test_a_fixed_batch_is_filled_whatever_memory_holds(net, photos, monkeypatch):
+    monkeypatch.setattr("deploy.quantize.reconstruct.MEMORY", 1)
+    model = net.model(fixed(net, 8), [8, 20])
+    model.graph.inputs[0].shape = ir.Shape([8, 3, 16, 16])
+    images = np.random.default_rng(3).normal(size=(20, 3, 16, 16)).astype(np.float32)
+    placement = place(model)
+    amax = dict.fromkeys(placement.tensors, 4.0)
+    assert reconstruct(model, placement, amax, photos(images), Recipe.of("best")).images == 8
+    with pytest.raises(InputError, match=r"got 7 readable of 7 arrays; expected 8, better some hundred"):
+        reconstruct(model, placement, amax, photos(images[:7]), Recipe.of("best"))
