@@ -126,7 +126,7 @@ def _factors_of(channels: Channels, text: str) -> Array:
             "the INT8 graph was equalized, and not from this FP32 graph",
             got=f"factors of {len(steps)} channels",
             expected=f"{channels.count}",
-            fix="Give the FP32 .onnx it was built from, if build did not have to simplify that first.",
+            fix="Give the FP32 .onnx it was built from.",
         )
     return factors(steps)
 

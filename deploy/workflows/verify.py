@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from deploy.parity.inputs import synthetic_batches
 from deploy.parity.judge import compare_runners
 from deploy.parity.layers import LayerReport
 from deploy.parity.limits import DEFAULT_LIMITS, coarser
+from deploy.quantize.equalize import fits
 from deploy.runtime.base import Array
 from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.specs import NetworkOptions, Precision
 from deploy.workflows.layers import check_layers, explain
 from deploy.workflows.local import local_failures
+from deploy.workflows.source import load_source
 from deploy.workflows.subjects import Subject, open_subject
 
 SYNTHETIC_BATCHES = (1, 7, 8)
@@ -121,10 +123,13 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress, explaining: P
         ending = [other for other in others if other.nms is not None]
         outputs = _compared(reference, plain, data, progress)
         agreements = [_agreement(reference, other, data, progress) for other in ending]
+        built_from = {id(other): _built_from(reference, other) for other in others}
         local = [
-            local_failures(reference.graph, other.graph, data, _facts(other)) if other.graph else [] for other in plain
+            local_failures(built_from[id(other)].graph, other.graph, data, _facts(other)) if other.graph else []
+            for other in plain
         ]
-        layers = explain(reference, others[0], data, explaining) if request.layers and data else None
+        first = others[0]
+        layers = explain(built_from[id(first)], first, data, explaining) if request.layers and data else None
     described = data.describe() if data else f"{sum(SYNTHETIC_BATCHES)} synthetic images"
     verdicts = {
         **{id(o): _verdict(reference, o, figures, why, request) for o, figures, why in zip(plain, outputs, local)},
@@ -138,6 +143,22 @@ def verify(request: VerifyRequest, warn: Warn, progress: Progress, explaining: P
 def _facts(subject: Subject) -> Mapping[str, Any] | None:
     """How the graph was quantized, as its manifest says."""
     return subject.runner.manifest.quantization if subject.runner.manifest else None
+
+
+def _built_from(reference: Subject, other: Subject) -> Subject:
+    """``reference`` with the graph whose channels ``other`` equalizes: build simplifies one that others made first."""
+    text = (_facts(other) or {}).get("equalization")
+    if not text or reference.graph is None or fits(reference.graph, text):
+        return reference
+    try:
+        graph = load_source(Path(reference.name), _untold, _untold).graph
+    except InputError:
+        return reference
+    return replace(reference, graph=graph) if fits(graph, text) else reference
+
+
+def _untold(text: str) -> None:
+    """What build has said already."""
 
 
 def _compared(
