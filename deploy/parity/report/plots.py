@@ -14,9 +14,11 @@ Row = Mapping[str, Any]
 
 
 def decibel(row: Row, key: str) -> str:
-    """An SQNR of the document in words: JSON has neither infinity."""
+    """An SQNR of the document in words: JSON has neither infinity, nor the NaN of a tensor that is zero throughout."""
     if row[key] is not None:
         return f"{row[key]:.1f} dB"
+    if row.get("peak") == 0 and row["finite"]:  # outputs have no peak
+        return "no signal"
     return "exact" if row["finite"] else "overflow"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.parity.layers import LayerReport, Range, RangeFinding, TensorLoss
 from deploy.parity.report import render
+from deploy.parity.report.plots import decibel
 from deploy.parity.report.svg import Frame, power_of_ten, ticks
 
 HOSTILE = """</script ></script><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
@@ -222,3 +223,10 @@ def test_a_frame_puts_values_inside_its_margins():
 
 def test_powers_of_ten():
     assert [power_of_ten(10.0**power) for power in (-5, 0, 12)] == ["10⁻⁵", "10⁰", "10¹²"]
+
+
+@pytest.mark.parametrize(
+    ("peak", "finite", "said"), [(0.0, True, "no signal"), (1.5, True, "exact"), (0.0, False, "overflow")]
+)
+def test_what_json_has_no_number_for_is_told_apart(peak, finite, said):
+    assert decibel({"sqnr_db": None, "peak": peak, "finite": finite}, "sqnr_db") == said
