@@ -35,6 +35,7 @@ class BuildRequest:
     """What to build. Backend ``none`` stops at the graph; no ``output``, or a folder: files named by the graph.
 
     ``calibration_cache`` is a file of TensorRT's implicit quantization, to read where it exists and else to write.
+    With a GPU, layers that INT8 does not make faster stay FP16, but for ``keep_int8``.
     With ``max_drop``, points of top-1 accuracy, as many layers as it takes stay FP16; counted on ``eval_data``.
     """
 
@@ -45,6 +46,7 @@ class BuildRequest:
     calibration_images: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
     calibration_cache: Path | None = None
+    keep_int8: bool = False
     max_drop: float | None = None
     eval_data: Path | None = None
     batch: ShapeProfile | None = None
