@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-int8",
         action="store_true",
-        help="INT8 also for layers that it does not make faster on the GPU here (tensorrt; default: they stay FP16)",
+        help="with a GPU (tensorrt): INT8 also for layers that it does not make faster there (default: they stay FP16)",
     )
     parser.add_argument(
         "--max-drop",

@@ -49,17 +49,17 @@ class _Comparison:
         if len(slow) == len(layers):
             self.report.warn(f"no layer is faster in INT8 on {self.measured.gpu}: try --precision fp16")
             return self.int8
-        return self._judged(slow, before)
+        return self._judged(slow, before, len(layers))
 
-    def _judged(self, slow: dict[str, str], before: bytes) -> Int8:
+    def _judged(self, slow: dict[str, str], before: bytes, layers: int) -> Int8:
         returned = self._returned(slow)
         old, new = self._wholes(before, self._plan(returned))
-        times = f"the engine takes {new:.3g} ms with them in FP16, {old:.3g} ms in INT8"
-        if new > old:
-            self.report.note(f"{len(slow)} layers are not faster in INT8 and stay so: {times}")
-            return self.int8
-        self.report.note(f"{len(slow)} layers that are not faster in INT8 return to FP16: {times}")
-        return returned
+        accepted = new <= old
+        self.report.note(
+            f"not faster in INT8: {len(slow)} of {layers} layers, which {'return to FP16' if accepted else 'stay so'}: "
+            f"the engine takes {new:.3g} ms with them in FP16, {old:.3g} ms in INT8"
+        )
+        return returned if accepted else self.int8
 
     def _layers(self) -> dict[str, str]:
         """Layers in INT8 → their weights, by name."""
