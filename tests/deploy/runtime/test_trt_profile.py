@@ -74,6 +74,12 @@ def test_the_usual_batch_is_what_is_timed():
         assert half._context._shapes == {"input": (4, 3, 16, 16)}
 
 
+def test_layers_that_compute_the_same_nodes_are_added_up(monkeypatch):
+    monkeypatch.setattr(trt_profile, "layer_nodes", lambda text: dict.fromkeys(layer_nodes(text), frozenset({"all"})))
+    with opened("fp16") as half:
+        assert half.layer_milliseconds() == {frozenset({"all"}): 10}
+
+
 def test_each_call_profiles_anew():
     spent = [1.0]
     with opened("fp32", cost=lambda nodes, int8: spent[0]) as runner:
