@@ -112,6 +112,7 @@ class _Model:
 
     def _build(self, precision: str, backend: str, output: Path) -> Step:
         options: list[str | Path] = ["--precision", precision, "--backend", backend, "-o", output, "--json"]
+        options += ["--keep-int8"] if precision == "int8" else []  # the layers of the twin that it is compared with
         data: list[str | Path] = [] if precision == "fp32" else ["--calibration-data", self._photos]
         command = python(ROOT / "build_engine.py", self._graph, *options, *data)
         return self._step("quantize" if backend == "none" else f"build {backend}", precision, command, self._graph)

@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "else written",
     )
     parser.add_argument(
+        "--keep-int8",
+        action="store_true",
+        help="with a GPU (tensorrt): INT8 also for layers that it does not make faster there (default: they stay FP16)",
+    )
+    parser.add_argument(
         "--max-drop",
         type=float,
         metavar="POINTS",
@@ -105,6 +110,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         calibration_images=args.calibration_images,
         recipe=Recipe.of(args.recipe or DEFAULT_RECIPE, args.without) if args.recipe or args.without else None,
         calibration_cache=args.calibration_cache,
+        keep_int8=args.keep_int8,
         max_drop=args.max_drop,
         eval_data=args.eval_data,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,

@@ -12,12 +12,14 @@ from typing import TypeAlias as _Alias
 
 TensorRt: _Alias = Any  # the module itself
 Builder: _Alias = Any
+EngineInspector: _Alias = Any
 IBuilderConfig: _Alias = Any
 ICudaEngine: _Alias = Any
 IExecutionContext: _Alias = Any
 ILogger: _Alias = Any
 INetworkDefinition: _Alias = Any
 IOptimizationProfile: _Alias = Any
+IProfiler: _Alias = Any
 IProgressMonitor: _Alias = Any
 ITensor: _Alias = Any
 ITimingCache: _Alias = Any

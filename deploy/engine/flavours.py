@@ -22,6 +22,7 @@ class Capabilities:
         sized_plan: the plan's header holds the length of the whole plan, so that a truncated file is recognised.
         rtx: its plans are named ``*.rtx.plan``.
         builds_without_gpu: the builder works on a machine with no GPU.
+        timed: what its plans take here soon after loading is what they go on to take.
         timing_cache: measured kernel times can be kept between builds.
         nms: its builder has kernels for NonMaxSuppression (NVIDIA/TensorRT-RTX issue 5: RTX parses it, and has none).
         compute_capabilities: it can build for a GPU other than the one in this machine.
@@ -34,15 +35,17 @@ class Capabilities:
     sized_plan: bool = False
     rtx: bool = False
     builds_without_gpu: bool = False
+    timed: bool = False
     timing_cache: bool = False
     nms: bool = False
     compute_capabilities: bool = False
 
 
 # In the order in which `auto` takes them. Magic of TensorRT: kPLAN_FILE_TAG in trtexec's sampleEngines.cpp; of RTX: its
-# plans, and its runtime's own message on refusing a foreign one. RTX 1.2 made timing caches do nothing.
+# plans, and its runtime's own message on refusing a foreign one. RTX 1.2 made timing caches do nothing. RTX compiles
+# kernels for the shapes it meets in the background, and runs on others until they are there: it is not timed.
 FLAVOURS = {
-    "tensorrt": Capabilities("TensorRT", "gpu", (10, 3), b"ftrt", timing_cache=True, nms=True),
+    "tensorrt": Capabilities("TensorRT", "gpu", (10, 3), b"ftrt", timed=True, timing_cache=True, nms=True),
     "tensorrt_rtx": Capabilities(
         "TensorRT-RTX",
         "rtx",

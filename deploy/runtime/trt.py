@@ -117,8 +117,7 @@ class TrtRunner(Runner):
         with recording(self._trt, lines):
             accepted = [self._upload(spec, _rows(spec, feeds[spec.name], piece), filled) for spec in self.inputs]
             if not (all(accepted) and self._context.execute_async_v3(self._stream.handle)):
-                reason = "; ".join(failures(lines)) or "no reason given"
-                raise MachineError("the engine failed to run", got=reason, details=failures(lines))
+                raise run_failure(lines)
         for spec in self.outputs:
             self._buffers[spec.name].download(nbytes(spec, filled))
         self._stream.synchronize()
@@ -145,6 +144,12 @@ class TrtRunner(Runner):
         self._context = None  # before its engine, and that before its runtime
         self._engine = None
         self._runtime = None
+
+
+def run_failure(lines: list[LogLine]) -> MachineError:
+    """The error of a run that TensorRT refused, in the words it logged."""
+    reasons = failures(lines)
+    return MachineError("the engine failed to run", got="; ".join(reasons) or "no reason given", details=reasons)
 
 
 def _made(flavour: Flavour, lines: list[LogLine], make: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from deploy.hardware import devices
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
 from deploy.quantize.latency import Estimated
+from deploy.quantize.measured import Measured
 from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
@@ -31,10 +32,11 @@ from deploy.workflows.budget import check_budget, open_budget
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import check_tensors, written_ranges
 from deploy.workflows.judge import Judge
-from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half, to_int8
+from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
 from deploy.workflows.search import search_int8
 from deploy.workflows.source import Source, load_source
+from deploy.workflows.speed import faster_layers
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
 DEFAULT_IMAGES = 512
@@ -71,9 +73,7 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     """What would be refused only after minutes of calibration is refused now."""
     if request.calibration_images and request.calibration_data is None:
         raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
-    if request.recipe is not None and request.precision is not Precision.INT8:
-        fix = "Leave --recipe and --without out, or build with --precision int8."
-        raise InputError("a recipe is of INT8 graphs", got=f"--precision {request.precision}", fix=fix)
+    _check_int8_alone(request)
     _check_cache(request)
     suffix = request.file.suffix if request.file else None
     if flavour is None:
@@ -84,6 +84,19 @@ def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
         raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
     BuildOptions(request.workspace_gib, compute_capability=request.compute_capability)
     check_timing_cache(flavour, request.timing_cache)
+
+
+def _check_int8_alone(request: BuildRequest) -> None:
+    """Options that choose how INT8 is made say nothing of other precisions."""
+    options = {
+        "--calibration-method": request.calibration_method,
+        "--recipe or --without": request.recipe,
+        "--keep-int8": request.keep_int8,
+    }
+    given = [option for option, value in options.items() if value]
+    if given and request.precision is not Precision.INT8:
+        fix = "Leave that out, or build with --precision int8."
+        raise InputError(f"{given[0]} chooses how INT8 is made", got=f"--precision {request.precision}", fix=fix)
 
 
 def _check_cache(request: BuildRequest) -> None:
@@ -220,12 +233,31 @@ class _Job:
             report.counter,
             request.calibration_cache,
         )
+        int8, measured = prepare_int8(self._source, calibration), self._measured()
+        if measured is not None and not request.keep_int8:
+            with self._timed("profile"):
+                int8 = faster_layers(int8, measured, report)
         if self._budget is None or self._data is None:
-            return to_int8(self._source, calibration)
-        int8 = prepare_int8(self._source, calibration)
+            return int8.quantized({})
         with self._timed("search"):
-            latency = Estimated((self._request.batch or self._default_batch()).opt)
+            latency = measured or Estimated(self._batch().opt)
             return search_int8(self._source, int8, self._data, self._budget, latency, self._report)
+
+    def _measured(self) -> Measured | None:
+        """Latency on the GPU, where the engine is built for one that is here."""
+        gpu = next(iter(devices()), None)
+        if gpu is None or self._flavour is None or not self._flavour.can.timed:
+            return None
+        request, report = self._request, self._report
+        return Measured(
+            self._flavour,
+            self._batch(),
+            gpu.name,
+            request.workspace_gib,
+            request.timing_cache,
+            report.phases,
+            report.warn,
+        )
 
     def _recipe(self) -> Recipe:
         """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
@@ -315,6 +347,9 @@ class _Job:
         place = folder / self._onnx.name
         return files.write(place, files.with_manifest(made.graph, manifest)), place
 
+    def _batch(self) -> ShapeProfile:
+        return self._request.batch or self._default_batch()
+
     def _default_batch(self) -> ShapeProfile:
         axis = batch_of(self._source.manifest.inputs)
         return DEFAULT_BATCH if isinstance(axis, str) else ShapeProfile(axis or 1, axis or 1, axis or 1)
@@ -327,7 +362,7 @@ class _Job:
                 return build_engine(
                     onnx,
                     flavour=flavour,
-                    batch=request.batch or self._default_batch(),
+                    batch=self._batch(),
                     path=place,
                     workspace_gib=request.workspace_gib,
                     compute_capability=request.compute_capability,

@@ -77,11 +77,6 @@ def to_half(source: Source, data: CalibrationData | None, note: Note) -> Quantiz
     return Quantized(to_fp16(source.graph, kept), {"fp32_nodes": kept}, peaks=peaks)
 
 
-def to_int8(source: Source, calibration: Calibration) -> Quantized:
-    """The INT8 graph of everything that can be quantized. Raises as :func:`prepare_int8`."""
-    return prepare_int8(source, calibration).quantized({})
-
-
 def prepare_int8(source: Source, calibration: Calibration) -> Int8:
     """What every INT8 graph of ``source`` is made of: ranges from the cache where it fits, else from the data.
 

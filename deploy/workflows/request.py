@@ -36,6 +36,7 @@ class BuildRequest:
 
     ``recipe`` is for INT8; None: the default one. ``calibration_cache`` is a file of TensorRT's implicit quantization,
     to read where it exists and else to write.
+    With a GPU, layers that INT8 does not make faster stay FP16, but for ``keep_int8``.
     With ``max_drop``, points of top-1 accuracy, as many layers as it takes stay FP16; counted on ``eval_data``.
     """
 
@@ -46,6 +47,7 @@ class BuildRequest:
     calibration_images: int | None = None
     recipe: Recipe | None = None
     calibration_cache: Path | None = None
+    keep_int8: bool = False
     max_drop: float | None = None
     eval_data: Path | None = None
     batch: ShapeProfile | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ def search_int8(
         int8: what INT8 graphs are made of.
         data: the images that sensitivities are measured on.
         budget: what may be lost, and the images it is counted on.
-        latency: tells how long a graph takes.
+        latency: tells how long a graph takes; asked for the rows of the table alone, since a measurement costs a build.
         report: where the search says what it is doing.
 
     Raises:
@@ -82,7 +82,7 @@ class _Search:
     def _trials(self, *, held_out: bool) -> Trials:
         images = self.budget.judging if held_out else self.budget.choosing
         exam = Exam(self.source.graph, images, self.budget.scores)
-        return Trials(self.int8, exam, self.latency, f"for the accuracy budget of {self.budget.points:g} points")
+        return Trials(self.int8, exam, f"for the accuracy budget of {self.budget.points:g} points")
 
     def _units(self, trials: Trials) -> list[Unit]:
         graph = typed_copy(self.source.graph).graph
@@ -159,16 +159,30 @@ class _Search:
             )
 
     def _facts(self, trials: Trials, chosen: Kept, everything: Kept) -> dict[str, Any]:
-        fp16, how = trials(everything).time, self.latency.how
         front = trials.front({chosen, everything})
+        latencies = self._latencies(front, trials, everything)
         return {
             "metric": self.budget.metric,
             "budget": self.budget.points,
             "images": trials.exam.images,
             "judged_on": "images kept back from the choice" if self.budget.held_out else "the images it was chosen on",
             "fp32_score": trials.exam.score,
-            "pareto": [trial.to_dict(fp16, how, chosen=kept == chosen) for kept, trial in front.items()],
+            "pareto": [
+                {
+                    **trial.to_dict(),
+                    "latency": latencies[kept],
+                    "latency_how": self.latency.how,
+                    "chosen": kept == chosen,
+                }
+                for kept, trial in front.items()
+            ],
         }
+
+    def _latencies(self, front: Collection[Kept], trials: Trials, fp16: Kept) -> dict[Kept, float | None]:
+        """Relative to that of the FP16 graph."""
+        times = {kept: self.latency(trials.make(layers_of(kept)).graph) for kept in front}
+        unit = times[fp16]
+        return {kept: time / unit if time and unit else None for kept, time in times.items()}
 
 
 def _expected(units: int) -> int:

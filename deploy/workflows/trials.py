@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from deploy.graph.twin import twin
 from deploy.parity.paired import PairedDifference, paired_difference
-from deploy.quantize.latency import Latency
 from deploy.quantize.units import Unit
 from deploy.runtime.base import Array
 from deploy.runtime.graphs import run_graph
@@ -31,30 +30,25 @@ class Trial:
     Attributes:
         fp16_layers: what INT8 could take and does not, in graph order.
         int8_mac_share: 0 to 1; None where shapes are unknown.
-        time: see :class:`deploy.quantize.latency.Latency`.
         score: top-1 accuracy in %, or top-1 agreement with FP32.
         difference: from the FP32 graph.
     """
 
     fp16_layers: tuple[str, ...]
     int8_mac_share: float | None
-    time: float | None
     score: float
     difference: PairedDifference
 
-    def to_dict(self, fp16_time: float | None, how: str, *, chosen: bool) -> dict[str, Any]:
-        """For the manifest; the latency is relative to that of the FP16 graph."""
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
         low, high = self.difference.interval()
         return {
             "int8_mac_share": self.int8_mac_share,
-            "latency": self.time / fp16_time if self.time and fp16_time else None,
-            "latency_how": how,
             "score": self.score,
             "drop": self.difference.drop,
             "low": low,
             "high": high,
             "fp16_layers": list(self.fp16_layers),
-            "chosen": chosen,
         }
 
 
@@ -96,8 +90,8 @@ class Trials:
         making, running: seconds that the last one took.
     """
 
-    def __init__(self, int8: Int8, exam: Exam, latency: Latency, reason: str) -> None:
-        self._int8, self.exam, self._latency, self._reason = int8, exam, latency, reason
+    def __init__(self, int8: Int8, exam: Exam, reason: str) -> None:
+        self._int8, self.exam, self._reason = int8, exam, reason
         self.outside = frozenset(_left_out(int8.quantized({})))
         self.found: dict[Kept, Trial] = {}
         self.making = self.running = 0.0
@@ -115,7 +109,7 @@ class Trials:
             self.making, self.running = middle - start, time.perf_counter() - middle
             left_out = tuple(name for name in _left_out(made) if name not in self.outside)
             share = (made.facts or {})["int8_mac_share"]
-            self.found[kept] = Trial(left_out, share, self._latency(made.graph), score, difference)
+            self.found[kept] = Trial(left_out, share, score, difference)
         return self.found[kept]
 
     def front(self, shown: Collection[Kept]) -> dict[Kept, Trial]:

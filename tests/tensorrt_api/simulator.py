@@ -33,17 +33,23 @@ MEMORY = {}  # address → device memory that has been allocated and not freed
 STREAMS = {}  # handle → stream
 
 
-def simulate(api):
-    """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module."""
+def simulate(api, cost=None):
+    """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
+
+    ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
+    """
     trt = types.ModuleType(f"{api.flavour} {api.version} (simulated)")
     trt.__version__ = api.version
     for name, members in api.enums.items():
         setattr(trt, name, bound_enum(name, members))
-    for base in (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context):
+    kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
+    for base in kinds:
         real = base.real
-        setattr(trt, real, type(real, (base,), {"_api": api, "_trt": trt, "_members": api.classes[real]}))
+        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None}
+        setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
     trt.IProgressMonitor = type("IProgressMonitor", (Overridable,), {})
+    trt.IProfiler = type("IProfiler", (Overridable,), {})
     trt.nptype = nptype
     return Flavour(api.flavour, trt, api.version, capabilities(api.flavour))
 
@@ -177,6 +183,7 @@ class TimingCache(Strict):
 class BuilderConfig(Strict):
     real = "IBuilderConfig"
     builder_optimization_level = 3
+    profiling_verbosity = None
 
     def __init__(self):
         self._profiles, self._pools, self._cache = [], {}, None
@@ -240,7 +247,9 @@ class Builder(Strict):
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
-        return plan_header(self._api, body := json.dumps(shapes).encode() + b"\n" + network._model) + body
+        detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
+        head = json.dumps({"shapes": shapes, "detailed": detailed}).encode()
+        return plan_header(self._api, body := head + b"\n" + network._model) + body
 
     def _phases(self, monitor):
         assert monitor._made
@@ -266,16 +275,18 @@ class Runtime(Strict):
     def deserialize_cuda_engine(self, plan):
         if plan[:28] != plan_header(self._api, plan[28:]):
             return self._log("ERROR", "Serialization assertion plan.header.size == blobSize failed.")
-        shapes, _, model = plan[28:].partition(b"\n")
-        return self._trt.ICudaEngine(model, json.loads(shapes), self._logger)
+        head, _, model = plan[28:].partition(b"\n")
+        return self._trt.ICudaEngine(model, **json.loads(head), logger=self._logger)
 
 
 class Engine(Strict):
     real = "ICudaEngine"
 
-    def __init__(self, model, profile, logger):
-        self._logger, self._profile = logger, profile
+    def __init__(self, model, shapes, detailed, logger):
+        self._logger, self._profile, self._detailed = logger, shapes, detailed
         graph = onnx.load_from_string(model).graph
+        self._layers = fused(graph)
+        self._dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
         self._inputs = [value.name for value in graph.input]
         self._values = {value.name: value for value in (*graph.input, *graph.output)}
         options = ort.SessionOptions()
@@ -309,9 +320,53 @@ class Engine(Strict):
     def create_execution_context(self):
         return self._trt.IExecutionContext(self)
 
+    def create_engine_inspector(self):
+        return self._trt.EngineInspector(self)
+
+
+class Inspector(Strict):
+    real = "EngineInspector"
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def get_engine_information(self, kind):
+        assert kind is self._trt.LayerInformationFormat.JSON
+        layers = [self._layer(name, nodes) for name, nodes in self._engine._layers.items()]
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        older = self._api.version.startswith("10.")
+        tensors = {"Bindings": names} if older else {"I/O Tensors": [{"Name": name} for name in names]}
+        return json.dumps({"Layers": layers, **tensors})
+
+    def _layer(self, name, nodes):
+        metadata = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
+        return {"Name": name, "LayerType": "simulated", "Metadata": metadata} if self._engine._detailed else name
+
+
+def fused(graph):
+    """Layer → nodes, as a builder fuses them: DQ into its reader, Relu and Q into what they read if nothing else does.
+
+    What only concerns weights is done at build time and takes no layer.
+    """
+    held = {tensor.name for tensor in graph.initializer}
+    readers = [name for node in graph.node for name in node.input]
+    layers, waiting = {}, {}  # result → its layer's nodes; result of a DQ → its name
+    for node in graph.node:
+        source = node.input[0] if node.input else ""
+        if source in held:
+            held.update(node.output)
+        elif node.op_type == "DequantizeLinear":
+            waiting[node.output[0]] = node.name
+        elif node.op_type in ("Relu", "QuantizeLinear") and source in layers and readers.count(source) == 1:
+            layers[node.output[0]] = [*layers.pop(source), node.name]
+        else:
+            layers[node.output[0]] = [*(waiting[name] for name in node.input if name in waiting), node.name]
+    return {" + ".join(nodes): nodes for nodes in layers.values()}
+
 
 class Context(Strict):
     real = "IExecutionContext"
+    profiler = None
 
     def __init__(self, engine):
         self._engine, self._logger = engine, engine._logger
@@ -341,9 +396,26 @@ class Context(Strict):
         for name, value in zip(outputs, self._engine._session.run(outputs, feeds), strict=True):
             self._view(name, value.shape, addresses[name])[...] = value
 
+        for name, nodes in self._engine._layers.items():
+            taken = self._cost(nodes, not self._engine._dequantizing.isdisjoint(nodes)) if self._cost else 0.01
+            SimulatedClock.now += taken / 1000
+            if self.profiler is not None:
+                assert self.profiler._made
+                self.profiler.report_layer_time(name, taken)
+
     def _view(self, name, shape, address):
         dtype = np.dtype(nptype(self._engine.get_tensor_dtype(name)))
         return MEMORY[address][: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+class SimulatedClock:
+    """In place of the module ``time``: only what engines take passes on it."""
+
+    now = 0.0
+
+    @classmethod
+    def perf_counter(cls):
+        return cls.now
 
 
 class SimulatedBuffer:

@@ -113,7 +113,7 @@ def test_equalization_changes_nothing_that_fp32_computes(cli: Cli, here: Path):
 @pytest.mark.parametrize("option", [("--recipe", "best"), ("--without", "equalization")])
 def test_a_recipe_is_of_int8_graphs(cli: Cli, here: Path, option: tuple[str, str]):
     error = cli.refused(2, "build", "net.onnx", "--precision", "fp16", "--backend", "none", *DATA, *option)
-    assert error.startswith("a recipe is of INT8 graphs (got --precision fp16). Leave --recipe and --without out")
+    assert error.startswith("--recipe or --without chooses how INT8 is made (got --precision fp16). Leave that out")
     cli.done("build", *INT8, *DATA)
     made = ("net.int8.onnx", "--precision", "int8", "--backend", "tensorrt_rtx")
     assert "net.int8.onnx is INT8 already: nothing to calibrate" in cli.refused(2, "build", *made, *DATA, *option)

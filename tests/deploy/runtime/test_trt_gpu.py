@@ -10,6 +10,7 @@ from deploy.engine.build import build_engine
 from deploy.engine.flavours import FLAVOURS, load_flavour
 from deploy.errors import MachineError
 from deploy.runtime.trt import TrtRunner, open_plan
+from deploy.runtime.trt_profile import TimedRunner
 from deploy.specs import ShapeProfile
 
 pytestmark = [
@@ -42,6 +43,18 @@ def test_computes_what_onnx_runtime_does(flavour, precision, tmp_path):
     expected = ort.InferenceSession(network(), providers=["CPUExecutionProvider"]).run(None, {"input": batch})[0]
     assert np.ptp(expected) > 1
     assert np.abs(got - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", list(TOLERANCE))
+def test_times_of_the_engine_and_its_layers(flavour, precision):
+    if not flavour.can.timed:
+        pytest.skip(f"{flavour} is not timed")
+    plan = build_engine(network(precision), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
+    with TimedRunner(plan, flavour) as runner:
+        assert 0 < runner.milliseconds() < 100
+        layers = runner.layer_milliseconds()
+    assert {"/conv", "/fc"} <= frozenset().union(*layers)
+    assert all(milliseconds > 0 for milliseconds in layers.values())
 
 
 def test_damaged_plan(flavour):

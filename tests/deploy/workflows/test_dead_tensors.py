@@ -11,7 +11,7 @@ import pytest
 
 from deploy.data.arrays import ArraySource
 from deploy.specs import Precision, TensorSpec
-from deploy.workflows.quantize import Calibration, to_int8
+from deploy.workflows.quantize import Calibration, prepare_int8
 from deploy.workflows.source import Source
 
 
@@ -23,7 +23,7 @@ def quantize(images, tmp_path):
         np.savez(tmp_path / "images.npz", input=images)
         data = ArraySource(tmp_path / "images.npz", [TensorSpec("input", "float32", ("batch", 3, 16, 16))])
         source = Source(Path("net.onnx"), model, SimpleNamespace(preprocessing=None), Precision.FP32)
-        return to_int8(source, Calibration(data, tmp_path / "net.calib.json")).facts
+        return prepare_int8(source, Calibration(data, tmp_path / "net.calib.json")).quantized({}).facts
 
     return quantize
 
