@@ -76,7 +76,7 @@ def _images_at(path: Path) -> list[Path]:
     images = images_below(path)
     if not images:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no images in {path}", got="an empty search", expected=f"files ending in {suffixes}")
+        raise InputError(f"no images in {path}", got="no file of such a name", expected=f"files ending in {suffixes}")
     return images
 
 

@@ -70,7 +70,7 @@ def test_the_full_tensorrt_that_is_not_installed(cli: Cli, here: Path, monkeypat
     ("data", "error"),
     [
         ([], "INT8 needs real images to calibrate with (got neither --calibration-data nor net.int8.calib.json)."),
-        (["folder"], "no images in folder (got an empty search; expected files ending in .bmp"),
+        (["folder"], "no images in folder (got no file of such a name; expected files ending in .bmp"),
         (["nope"], "nope (got nothing at that path; expected a folder of images or an .npz file)"),
         (["net.onnx"], "net.onnx (got a file of another kind; expected a folder of images or an .npz file)"),
         (["text.npz"], "cannot read text.npz (got File is not a zip file; expected an .npz file)"),

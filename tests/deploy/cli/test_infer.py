@@ -98,7 +98,10 @@ def test_the_readable_images_are_answered_when_one_is_not(cli: Cli, here: Path):
     ("argv", "error"),
     [
         (["--engine", "net.onnx", "nope.jpg"], "nope.jpg does not exist (expected an image or a folder of images)"),
-        (["--engine", "net.onnx", "folder"], "no images in folder (got an empty search; expected files ending in .bmp"),
+        (
+            ["--engine", "net.onnx", "folder"],
+            "no images in folder (got no file of such a name; expected files ending in .bmp",
+        ),
         (["--engine", "net.onnx", PHOTO, "--top-k", "0"], "--top-k is a count (got 0; expected 1 or more)"),
         (["--engine", "net.onnx", PHOTO, "--batch-size", "0"], "--batch-size is a count (got 0; expected 1 or more)"),
         (["--engine", "net.onnx", PHOTO, "--threads", "-1"], "--threads is a count (got -1; expected 1 or more)"),
