@@ -23,6 +23,8 @@ from deploy.workflows.local import local_failures
 from deploy.workflows.source import Source
 
 BATCH, MOST_IMAGES = 8, 128
+# INT8 is compared on images that its ranges and corrections come from: of fewer than these it knows little else.
+FEW_IMAGES = 64
 
 
 class Judge:
@@ -78,7 +80,10 @@ class Judge:
         if reasons := local_failures(self._source.graph, precise, None, facts):
             raise CheckFailed(f"{what} is damaged; no graph or engine was written", got="; ".join(reasons))
         with run_graph(twin(precise)) as runner:
-            return self.compare(runner, what)
+            found = self.compare(runner, what)
+        if self._precision is Precision.INT8 and found.samples < FEW_IMAGES:
+            self._warn(_too_few(found.samples))
+        return found
 
     def _refuse(self, what: str, reasons: str) -> None:
         # Random layers amplify every rounding, so that distances say little; infinity is wrong with any weights.
@@ -100,3 +105,9 @@ class Judge:
         manifest = self._source.manifest
         limits = index_limits(self._source.graph)
         return synthetic_batches(manifest.inputs, manifest.preprocessing, [BATCH, 1, BATCH], below=limits)
+
+
+def _too_few(images: int) -> str:
+    """The fewer the images, the better the figures on them look, and the worse those on others."""
+    plural = "" if images == 1 else "s"
+    return f"only {images} image{plural}: figures on so few say little of others. Give some hundred typical ones"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from commands import Cli
+from commands import Cli, write_images
 from damage import damaged, replace, weight
 from onnx import numpy_helper
 
@@ -117,3 +117,12 @@ def test_a_recipe_is_of_int8_graphs(cli: Cli, here: Path, option: tuple[str, str
     cli.done("build", *INT8, *DATA)
     made = ("net.int8.onnx", "--precision", "int8", "--backend", "tensorrt_rtx")
     assert "net.int8.onnx is INT8 already: nothing to calibrate" in cli.refused(2, "build", *made, *DATA, *option)
+
+
+def test_few_images_are_warned_of(cli: Cli, here: Path):
+    warning = "warning: only 12 images: figures on so few say little of others. Give some hundred typical ones"
+    assert warning in cli.done("build", *INT8, *DATA, "--recipe", "best").err
+    Path("net.int8.calib.json").unlink()
+    Path("photos").unlink()
+    write_images(Path("photos"), 64)
+    assert "figures on so few" not in cli.done("build", *INT8, *DATA).err
