@@ -133,7 +133,7 @@ def _factors_of(channels: Channels, text: str) -> Array:
 
 @dataclass(frozen=True)
 class _Activation:
-    """A quantized tensor: the class of each channel, its reach max |x|, and how much of its noise its readers see."""
+    """A quantized tensor: class and reach of each channel, and how much of its noise its readers see."""
 
     classes: Array
     reach: Array
@@ -196,7 +196,7 @@ def _noise_sources(
 def reach_of(observer: ChannelObserver) -> Array:
     """How far each channel reaches: [channels]."""
     # A channel that is zero throughout has no reach: a thousandth of the largest keeps its factor finite.
-    return np.maximum(observer.peaks, 1e-3 * observer.amax)
+    return np.asarray(np.maximum(observer.reach, 1e-3 * observer.reach.max()))
 
 
 def _mixes_channels(node: ir.Node) -> bool:

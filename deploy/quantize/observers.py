@@ -16,6 +16,8 @@ BINS = 4096
 _BLOCK = 1 << 16
 # Below this limit (2^-100) everything counts as zero: the bins' width must stay a normal FP32 number.
 _MIN_EXPONENT = -100
+# Of the mean over images of how far a channel reaches in each.
+_REACH_POWER = 8
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class HistogramObserver:
 
 
 class ChannelObserver:
-    """Remembers max |x| and the mean square of each channel (axis 1).
+    """Remembers max |x|, how far an image reaches, and the mean square of each channel (axis 1).
 
     Attributes:
         amax: max |x| of all channels.
@@ -129,18 +131,28 @@ class ChannelObserver:
     def __init__(self) -> None:
         self.amax = 0.0
         self.peaks: Array = np.zeros(0)
+        self._powers: Array = np.zeros(0)
         self._squares: Array = np.zeros(0)
-        self._count = 0
+        self._images = self._count = 0
 
     @property
     def mean_square(self) -> Array:
         """Mean of x² of each channel, float64 [channels]."""
         return self._squares / max(1, self._count)
 
+    @property
+    def reach(self) -> Array:
+        """How far each channel reaches: the mean of power 8 over the images of max |x| in one, float64 [channels].
+
+        Between the mean and the largest: the one image with the largest value is another one in other images.
+        """
+        return np.asarray((self._powers / max(1, self._images)) ** (1 / _REACH_POWER))
+
     def scaled(self, factors: Array) -> ChannelObserver:
         """As if each channel had been ``factors`` times what it was."""
         result = copy.copy(self)
         result.peaks, result._squares = self.peaks * factors, self._squares * factors**2
+        result._powers = self._powers * factors**_REACH_POWER
         result.amax = float(result.peaks.max(initial=0.0))
         return result
 
@@ -150,10 +162,13 @@ class ChannelObserver:
         rows = values.reshape(len(values) * channels, -1)
         each = np.maximum(-rows.min(axis=1), rows.max(axis=1)).reshape(-1, channels)
         peaks = each.max(axis=0).astype(np.float64)
+        powers = (each.astype(np.float64) ** _REACH_POWER).sum(axis=0)
         squares = np.einsum("rx,rx->r", rows, rows).reshape(-1, channels).sum(axis=0, dtype=np.float64)
         first = not self._count
         self.peaks = peaks if first else np.maximum(self.peaks, peaks)
+        self._powers = powers if first else self._powers + powers
         self._squares = squares if first else self._squares + squares
+        self._images += len(each)
         self._count += len(values) * rows.shape[1]
         self.amax = _larger(self.amax, float(self.peaks.max(initial=0.0)))
 

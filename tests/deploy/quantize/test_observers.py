@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deploy.quantize.observers import BINS, HistogramObserver, MaxObserver
+from deploy.quantize.observers import BINS, ChannelObserver, HistogramObserver, MaxObserver
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 BATCHES = st.lists(arrays(np.float32, st.integers(1, 40), elements=FLOATS), min_size=1, max_size=6)
@@ -77,3 +77,35 @@ def test_numbers_too_small_for_bins_still_have_a_peak():
     histogram = _observed([np.array([1e-40, 0], np.float32)])
     assert histogram.counts[0] == 2
     assert histogram.amax == pytest.approx(1e-40, rel=1e-4)
+
+
+def _channels(images):
+    observer = ChannelObserver()
+    for start in range(0, len(images), 3):
+        observer.observe(images[start : start + 3])
+    return observer
+
+
+def test_channels_are_told_apart():
+    images = np.random.default_rng(0).standard_normal((7, 4, 5, 5)).astype(np.float32)
+    observer, each = _channels(images), np.abs(images).max(axis=(2, 3)).astype(np.float64)
+    np.testing.assert_array_equal(observer.peaks, each.max(axis=0))
+    np.testing.assert_allclose(observer.mean_square, (images.astype(np.float64) ** 2).mean(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(observer.reach, (each**8).mean(axis=0) ** (1 / 8), rtol=1e-12)
+
+
+def test_one_image_that_reaches_twice_as_far_among_many_counts_for_less():
+    images = np.ones((64, 2, 2, 2), np.float32)
+    images[5, 0] *= 2
+    observer = _channels(images)
+    assert observer.peaks.tolist() == [2, 1]
+    assert 1.1 < observer.reach[0] < 1.3
+    assert observer.reach[1] == 1
+
+
+def test_scaled_channels_are_those_of_scaled_images():
+    images, factors = np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32), np.array([1, 0.25, 8])
+    scaled, expected = _channels(images).scaled(factors), _channels(images * factors.astype(np.float32)[:, None, None])
+    np.testing.assert_allclose(scaled.reach, expected.reach)
+    np.testing.assert_allclose(scaled.mean_square, expected.mean_square)
+    assert scaled.amax == expected.amax
