@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.fp16 import weights_outside_fp16
-from deploy.graph.irtools import typed_copy
+from deploy.graph.irtools import typed
 from deploy.graph.macs import node_macs
 from deploy.graph.placement import place
 from deploy.graph.residual import residual_additions
@@ -75,7 +75,7 @@ def explain(model: ir.Model, left_out: Mapping[str, str] | None = None) -> Expla
     Raises:
         InputError: as :func:`deploy.graph.irtools.typed_copy`, or the graph is FP16.
     """
-    graph = typed_copy(model).graph
+    graph = typed(model).graph
     if any(node.op_type == _DEQUANTIZE for node in graph):
         others = {node: (LEFT_OUT, reason) for node, reason in (left_out or {}).items()}
         return Explanation(_choices(graph, _read_in_int8(graph), others), planned=False)

@@ -25,6 +25,7 @@ from deploy.graph.irtools import (
     insert_after,
     is_float,
     retype,
+    typed,
     typed_copy,
     used_outputs,
 )
@@ -71,7 +72,7 @@ def to_fp16(model: ir.Model, keep_fp32: Collection[str] = ()) -> ir.Model:
 def weights_outside_fp16(model: ir.Model) -> dict[str, str]:
     """Nodes that :func:`to_fp16` keeps in FP32 because FP16 cannot hold their weights: name → reason."""
     found: dict[str, str] = {}
-    for node in typed_copy(model).graph:
+    for node in typed(model).graph:
         for index, value in enumerate(node.inputs):
             problem = None if _is_qdq(node) else _weight_problem(value, bias=_BIAS.get(node.op_type) == index)
             if problem:
@@ -81,7 +82,7 @@ def weights_outside_fp16(model: ir.Model) -> dict[str, str]:
 
 def audited_tensors(model: ir.Model) -> list[str]:
     """The computed FP32 tensors whose range :func:`range_audit` judges, in graph order."""
-    graph = typed_copy(model).graph
+    graph = typed(model).graph
     return [str(v.name) for node in graph if not _is_qdq(node) for v in used_outputs(node) if is_float(v)]
 
 
@@ -96,7 +97,7 @@ def range_audit(model: ir.Model, activation_amax: Mapping[str, float], headroom:
         headroom: how many times larger than anything seen an activation may grow.
     """
     found: dict[str, str] = {}
-    for node in typed_copy(model).graph:
+    for node in typed(model).graph:
         for value in (*node.inputs, *node.outputs):
             amax = activation_amax.get(str(value.name)) if value is not None else None
             if value is not None and amax is not None and (reason := range_problem(str(value.name), amax, headroom)):

@@ -1,4 +1,4 @@
-"""What the precision passes share: typed copies of a graph, casts, initializers."""
+"""What the precision passes share: typed graphs and copies of a graph, casts, initializers."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def typed_copy(model: ir.Model) -> ir.Model:
             "the type of a tensor cannot be inferred", got=unknown[0], fix="Simplify the model, or export it again."
         )
     return copy
+
+
+def typed(model: ir.Model) -> ir.Model:
+    """``model`` in the form of :func:`typed_copy`, to read and not to change: itself where it has that form already.
+
+    Raises:
+        InputError: as :func:`typed_copy`.
+    """
+    names = [node.name for node in model.graph]
+    named = all(names) and len(set(names)) == len(names)
+    lifted = all(node.op_type != "Constant" for node in model.graph)
+    if not (named and lifted) or _untyped(model.graph):
+        return typed_copy(model)
+    _check_form(model)
+    return model
 
 
 def _check_form(model: ir.Model) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from deploy.errors import InputError
-from deploy.graph.irtools import check_names, constant, typed_copy
+from deploy.graph.irtools import check_names, constant, typed
 from deploy.graph.macs import node_macs
 from deploy.graph.moves import before_splits, behind_splits, shared_scales
 from deploy.graph.residual import residual_skips
@@ -59,7 +59,7 @@ def place(model: ir.Model, exclude: Mapping[str, str] | None = None) -> Placemen
     Raises:
         InputError: see :func:`deploy.graph.irtools.typed_copy`; an unknown name; a graph quantized already.
     """
-    graph = typed_copy(model).graph
+    graph = typed(model).graph
     check_names(graph, exclude or {})
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph):
         raise InputError("the graph is quantized already", expected="FP32", fix="Give the .onnx that export wrote.")

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from deploy.errors import InputError
 from deploy.graph.channels import FIXED, MIXERS, Channels
-from deploy.graph.irtools import Array, constant, typed_copy
+from deploy.graph.irtools import Array, constant, typed
 from deploy.graph.lift import lift
 from deploy.graph.placement import Placement
 from deploy.graph.qdq import INT8_MAX
@@ -49,7 +49,7 @@ def equalization(model: ir.Model, placement: Placement, seen: Mapping[str, Chann
         placement: what will be quantized in it.
         seen: the channels of :func:`deploy.quantize.noise.observed_tensors` on real images.
     """
-    graph = typed_copy(model).graph
+    graph = typed(model).graph
     channels = Channels(graph)
     activations, weights = _noise_sources(graph, channels, placement, seen)
     logarithm = _descend(channels.count, activations, weights)
@@ -64,7 +64,7 @@ def factors(steps: Array) -> Array:
 
 def scaled(model: ir.Model, steps: Array, seen: Mapping[str, ChannelObserver]) -> dict[str, ChannelObserver]:
     """What was seen of ``model``, as it would have been seen with the factors applied."""
-    graph = typed_copy(model).graph
+    graph = typed(model).graph
     channels, applied = Channels(graph), factors(steps)
     values = {str(v.name): v for v in (*graph.inputs, *(v for node in graph for v in node.outputs))}
     classes = {name: channels.per_channel(values[name]) for name in seen}
@@ -93,7 +93,7 @@ def decode(text: str) -> Array:
 
 def fits(model: ir.Model, text: str) -> bool:
     """Whether the encoded factors can be those of ``model``: a graph that was simplified first has other channels."""
-    return len(decode(text)) == Channels(typed_copy(lift(model)).graph).count
+    return len(decode(text)) == Channels(typed(lift(model)).graph).count
 
 
 def equalized(model: ir.Model, text: str) -> ir.Model:
@@ -103,7 +103,7 @@ def equalized(model: ir.Model, text: str) -> ir.Model:
         InputError: they are not of this graph.
     """
     lifted = lift(model)
-    return rescale(lifted, _factors_of(Channels(typed_copy(lifted).graph), text))
+    return rescale(lifted, _factors_of(Channels(typed(lifted).graph), text))
 
 
 def tensor_gains(model: ir.Model, text: str) -> dict[str, Array]:
@@ -112,7 +112,7 @@ def tensor_gains(model: ir.Model, text: str) -> dict[str, Array]:
     Raises:
         InputError: the factors are not of this graph.
     """
-    graph = typed_copy(lift(model)).graph
+    graph = typed(lift(model)).graph
     channels = Channels(graph)
     applied = _factors_of(channels, text)
     gains = {str(value.name): applied[channels.of(value)] for node in graph for value in node.outputs}

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy.graph.channels import MIXERS
-from deploy.graph.irtools import Array, constant, typed_copy
+from deploy.graph.irtools import Array, constant, typed
 from deploy.graph.placement import Placement
 from deploy.graph.rules import channel_axis
 from deploy.quantize.observers import ChannelObserver
@@ -25,7 +25,7 @@ _LEAST_POWER = 1e-3
 def observed_tensors(model: ir.Model, placement: Placement) -> list[str]:
     """The tensors whose channels must be known: what is quantized, and what its readers make."""
     readers = {edge.node for edge in placement.activations}
-    made = [str(node.outputs[0].name) for node in typed_copy(model).graph if node.name in readers]
+    made = [str(node.outputs[0].name) for node in typed(model).graph if node.name in readers]
     return list(dict.fromkeys([*placement.tensors, *made]))
 
 
@@ -46,7 +46,7 @@ def importance(model: ir.Model, placement: Placement, seen: Mapping[str, Channel
         placement: what will be quantized in it.
         seen: the channels of :func:`observed_tensors` on real images.
     """
-    readers = readers_of(typed_copy(model).graph, placement)
+    readers = readers_of(typed(model).graph, placement)
     return {
         tensor: np.sum([noise_gain(node, seen, len(seen[tensor].peaks)) for node in nodes], axis=0)
         for tensor, nodes in readers.items()

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.graph.fp16 import audited_tensors
-from deploy.graph.irtools import is_float, typed_copy
+from deploy.graph.irtools import is_float, typed
 from deploy.quantize import trt_cache
 from deploy.quantize.trt_cache import VERSION
 from deploy.workflows.source import Source
@@ -24,7 +24,7 @@ def implicit_tensors(graph: ir.Model) -> list[str]:
 
     Not constants: TensorRT quantizes weights itself, and has names of its own for the rest of them.
     """
-    return [str(value.name) for value in typed_copy(graph).graph.inputs if is_float(value)] + audited_tensors(graph)
+    return [str(value.name) for value in typed(graph).graph.inputs if is_float(value)] + audited_tensors(graph)
 
 
 def check_tensors(source: Source) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from deploy.data.calibration import CalibrationData
 from deploy.data.replay import Replay
 from deploy.errors import CheckFailed
-from deploy.graph.irtools import typed_copy
+from deploy.graph.irtools import typed
 from deploy.graph.rules import WEIGHTED
 from deploy.graph.twin import twin
 from deploy.parity.paired import images_needed
@@ -85,7 +85,7 @@ class _Search:
         return Trials(self.int8, exam, f"for the accuracy budget of {self.budget.points:g} points")
 
     def _units(self, trials: Trials) -> list[Unit]:
-        graph = typed_copy(self.source.graph).graph
+        graph = typed(self.source.graph).graph
         nodes = [node for node in graph if node.op_type in WEIGHTED and node.name not in trials.outside]
         return units_of(graph, [str(node.name) for node in nodes])
 
