@@ -164,9 +164,15 @@ def _sized(path: Path) -> str:
 
 def _figures(comparison: Comparison) -> str:
     return (
-        f"SQNR {comparison.sqnr_db:.1f} dB, cosine {comparison.cosine:.4f}, top-1 agreement "
-        f"{100 * comparison.top1:.1f} % of {comparison.samples}, max relative error {comparison.relative:.1e}"
+        f"SQNR {comparison.sqnr_db:.1f} dB, cosine {comparison.cosine:.4f}, {_agreement(comparison)}"
+        f"max relative error {comparison.relative:.1e}"
     )
+
+
+def _agreement(comparison: Comparison) -> str:
+    if comparison.top1 is None:
+        return f"{comparison.samples} images, "
+    return f"top-1 agreement {100 * comparison.top1:.1f} % of {comparison.samples}, "
 
 
 def _document(report: BuildReport) -> dict[str, Any]:

@@ -102,10 +102,11 @@ def _graph(path: Path, layers: bool, placement: bool, console: Console) -> int:
 def _explained(model: ir.Model, manifest: Manifest | None, *, asked: bool) -> Explanation | None:
     """None for a graph that cannot be explained, which matters only where that was asked for."""
     from deploy.graph.explain import explain
+    from deploy.graph.lift import lift
 
     facts = (manifest and manifest.quantization) or {}
     try:
-        return explain(model, facts.get("left_out"))
+        return explain(lift(model), facts.get("left_out"))
     except InputError:
         if asked:
             raise

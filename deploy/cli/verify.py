@@ -17,9 +17,15 @@ from deploy.cli.console import Console
 from deploy.cli.layers import print_layers
 from deploy.cli.options import add_network_options, network_options
 from deploy.errors import CheckFailed, InputError
+from deploy.specs import Precision
 
 if TYPE_CHECKING:
-    from deploy.workflows.verify import VerifyReport
+    from deploy.workflows.verify import Verdict, VerifyReport
+
+
+# Below this INT8 passes, and may still have lost what a user would miss.
+_FAR_DB = 20.0
+_FAR = "nothing is broken, but it is far from the reference: python -m deploy eval tells what that costs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +103,7 @@ def _print(report: VerifyReport, console: Console) -> None:
             f"{comparison.relative:.1e}",
             f"{comparison.cosine:.5f}",
             f"{comparison.sqnr_db:.1f}",
-            f"{100 * comparison.top1:.1f}",
+            "" if comparison.top1 is None else f"{100 * comparison.top1:.1f}",
             "passed" if verdict.passed else "FAILED",
         ]
         for verdict in report.verdicts
@@ -112,5 +118,13 @@ def _print(report: VerifyReport, console: Console) -> None:
             console.text(f"{verdict.name} {'passed' if verdict.passed else 'FAILED'}: {verdict.detections}")
         for reason in verdict.failures:
             console.text(f"{verdict.name} failed: {reason}")
+        if verdict.passed and _far(verdict):
+            console.text(f"{verdict.name}: {_FAR}")
     if report.layers:
         print_layers(report.layers, console)
+
+
+def _far(verdict: Verdict) -> bool:
+    """Whether a classifier kept the limits of INT8 and little more."""
+    outputs = verdict.outputs.values() if verdict.precision is Precision.INT8 else ()
+    return any(comparison.top1 is not None and comparison.sqnr_db < _FAR_DB for comparison in outputs)

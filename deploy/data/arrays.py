@@ -114,8 +114,9 @@ class _Rows:
         with _damage(self.what):
             for place, index in enumerate(indices):
                 batch[place] = self._row(index)
-        if not np.isfinite(batch).all():
-            raise InputError(f"{self.what} is not finite", got="NaN or infinity", expected="numbers")
+        if not (finite := np.isfinite(batch)).all():
+            row = indices[int(np.argwhere(~finite)[0][0])]
+            raise InputError(f"{self.what} is not finite", got=f"NaN or infinity in row {row}", expected="numbers")
         return batch
 
     def read_number(self) -> Array:

@@ -25,7 +25,7 @@ class Comparison:
         relative: ``max_abs`` over the largest absolute value of the reference.
         cosine: the smallest cosine similarity of any row; of rows of one number, that of all of them.
         sqnr_db: signal power over error power, in dB; infinite for equal outputs.
-        top1: share of rows whose largest element is the same one.
+        top1: share of rows whose largest element is the same one; None where a row is no list of scores.
         spread: standard deviation over samples, averaged, relative to the reference's largest absolute value.
         finite: no NaN or infinity in the output that was judged.
         agreement: share of equal elements, for integers and truth values, whose distances mean nothing; else None.
@@ -37,7 +37,7 @@ class Comparison:
     relative: float
     cosine: float
     sqnr_db: float
-    top1: float
+    top1: float | None
     spread: float
     finite: bool
     agreement: float | None = None
@@ -55,7 +55,7 @@ class Accumulator:
 
     def __init__(self) -> None:
         self._rows = self._elements = self._same_top1 = self._equal = 0
-        self._discrete = False
+        self._discrete = self._scores = False
         self._max_abs = self._sum_abs = self._error_power = self._signal_power = self._largest = 0.0
         self._cosine, self._finite = 1.0, True
         self._column = np.zeros(3)  # of rows of one number: products with the reference's, and both sums of squares
@@ -73,6 +73,7 @@ class Accumulator:
         if not reference.size:
             return
         self._discrete = reference.dtype.kind in "biu"
+        self._scores = reference.ndim == 2 and reference.shape[1] > 1
         rows = len(np.atleast_1d(reference))
         want, have = (array.reshape(rows, -1).astype(np.float64) for array in (reference, other))
         if not np.isfinite(want).all():
@@ -125,7 +126,7 @@ class Accumulator:
             relative=self._max_abs / self._largest if self._largest else math.inf,
             cosine=min(self._cosine, self._column_cosine()),
             sqnr_db=decibel(self._signal_power, self._error_power),
-            top1=self._same_top1 / self._rows,
+            top1=self._same_top1 / self._rows if self._scores else None,
             spread=self._spread(),
             finite=True,
             agreement=self._equal / self._elements if self._discrete else None,

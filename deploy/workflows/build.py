@@ -159,7 +159,8 @@ class _Job:
         self._cache, self._new_cache = request.cache_to_read or names.calibration(), request.cache_to_write
         self._data = self._open_data()
         self._budget = open_budget(request, source, self._data, report.warn)
-        self._judge = Judge(source, request.precision, self._data, report.warn)
+        calibrated = request.precision is Precision.INT8 and not (self._as_it_is or request.cache_to_read)
+        self._judge = Judge(source, request.precision, self._data, report.warn, calibrated=calibrated)
         self._verdicts: dict[str, Comparison] = {}
         self._parity = source.manifest.parity
         self._evidence: list[str] = []

@@ -76,7 +76,7 @@ def evaluate(
         found, seen = list[Array](), 0
         start = time.perf_counter()
         for feeds, labels, _ in images.batches(batch_size):
-            found.append(_ranks(infer_rows(runner, feeds)[scores], labels))
+            found.append(_ranks(infer_rows(runner, feeds)[scores], labels, what))
             seen += len(labels)
             progress(seen, len(images))
         seconds = time.perf_counter() - start
@@ -116,10 +116,10 @@ def _labelled(
     return images
 
 
-def _ranks(logits: Array, labels: Array) -> Array:
+def _ranks(logits: Array, labels: Array, what: str) -> Array:
     """How many classes lie above the right one, for each row; of equals the lower index is above."""
     if not np.isfinite(logits).all():
-        raise CheckFailed("the model's output is not finite", got="NaN or infinity", expected="numbers")
+        raise CheckFailed(f"the output of {what} is not finite", got="NaN or infinity", expected="numbers")
     order = np.argsort(-logits, axis=1, kind="stable")
     return np.asarray((order == labels[:, None]).argmax(axis=1))
 

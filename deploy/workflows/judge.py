@@ -36,12 +36,21 @@ class Judge:
     """
 
     def __init__(
-        self, source: Source, precision: Precision, data: CalibrationData | None, warn: Callable[[str], None]
+        self,
+        source: Source,
+        precision: Precision,
+        data: CalibrationData | None,
+        warn: Callable[[str], None],
+        *,
+        calibrated: bool = False,
     ) -> None:
+        """``calibrated``: INT8's ranges come from ``data``: on other images it may be further off."""
         self._source, self._precision, self._warn = source, precision, warn
         self._data = data.sample(MOST_IMAGES) if data else None
         self.reference = "the FP32 graph" if source.precision is Precision.FP32 else "its ONNX graph"
         self.inputs = self._data.describe() if self._data else "synthetic images"
+        if self._data and calibrated:
+            self.inputs += ", which it was calibrated on"
         self.able = data is not None or precision is not Precision.INT8
 
     def compare(self, runner: Runner, what: str) -> Comparison:

@@ -28,6 +28,7 @@ from deploy.workflows.trials import Exam, Kept, Trial, Trials, layers_of, run
 SENSITIVITY_IMAGES = 64
 _RANKS = (by_error_per_mac, by_error)
 _NONE: Kept = frozenset()
+_NEVER = "no number could, so near the limit: a smaller --max-drop would keep clear of it"
 
 
 def search_int8(
@@ -110,7 +111,7 @@ class _Search:
         seconds = units * alone + _expected(units) * one
         self.report.note(
             f"searching: {units} layers one by one on {images} images, then up to some {_expected(units)} graphs on "
-            f"{trials.exam.images} images: {seconds:.0f} s at most, as a rule"
+            f"{trials.exam.images} images: some {seconds:.0f} s"
         )
 
     def _choose(self, sensitivities: Sequence[Sensitivity], choosing: Trials, judging: Trials) -> Kept:
@@ -152,7 +153,7 @@ class _Search:
         low, high = difference.interval()
         if high > budget.points:
             needed = images_needed(budget.points, difference.discordance, difference.drop)
-            takes = f"about {_rounded(needed)} could" if needed else "no number of images could at that drop"
+            takes = f"about {_rounded(needed)} could" if needed else _NEVER
             self.report.warn(
                 f"{difference.images} images cannot tell whether the drop is within {budget.points:g} points: "
                 f"{difference.drop:.2f}, 95 % interval {low:.2f} to {high:.2f}; {takes}"

@@ -77,7 +77,7 @@ def test_the_full_tensorrt_that_is_not_installed(cli: Cli, here: Path, monkeypat
         (["names.npz"], "names.npz lacks the array 'input' (got ['other']; expected an array for each input)"),
         (["shape.npz"], "does not fit the model (got float32[3, 3, 32, 32]; expected float32[batch, 3, 64, 64])"),
         (["dtype.npz"], "does not fit the model (got float64[3, 3, 64, 64]; expected float32[batch, 3, 64, 64])"),
-        (["nan.npz"], "the array 'input' of nan.npz is not finite (got NaN or infinity; expected numbers)"),
+        (["nan.npz"], "the array 'input' of nan.npz is not finite (got NaN or infinity in row 2; expected numbers)"),
     ],
 )
 def test_calibration_data_that_cannot_be_used(cli: Cli, here: Path, data: list[str], error: str):
@@ -86,6 +86,8 @@ def test_calibration_data_that_cannot_be_used(cli: Cli, here: Path, data: list[s
     np.savez("names.npz", other=np.zeros((3, 3, 64, 64), np.float32))
     np.savez("shape.npz", input=np.zeros((3, 3, 32, 32), np.float32))
     np.savez("dtype.npz", input=np.zeros((3, 3, 64, 64)))
-    np.savez("nan.npz", input=np.full((3, 3, 64, 64), np.nan, np.float32))
+    nan = np.zeros((3, 3, 64, 64), np.float32)
+    nan[2, 0, 0, 0] = np.nan
+    np.savez("nan.npz", input=nan)
     argv = ["--calibration-data", *data] if data else []
     assert error in cli.refused(2, "build", "net.onnx", *INT8, *argv)

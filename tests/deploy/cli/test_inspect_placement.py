@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from commands import Cli, foreign, write_images
@@ -54,13 +55,29 @@ def test_without_the_flag_one_line_of_an_int8_graph(cli: Cli):
     assert cli.done("inspect", "net.onnx", "--json").document["placement"] is None
 
 
-def test_an_int8_graph_that_cannot_be_explained_is_inspected(cli: Cli):
+def test_an_older_opset_is_lifted_as_build_does(cli: Cli):
     """Opset 13, as most tools write it, where a Cast to FP16 could not be placed."""
+    for name in ("net.onnx", "net.int8.onnx"):
+        model = onnx.load(name)
+        model.opset_import[0].version = 13
+        onnx.save(model, f"old.{name}")
+        placed = [
+            cli.done("inspect", file, "--placement", "--json").document["placement"] for file in (name, f"old.{name}")
+        ]
+        assert placed[0] == placed[1]
+
+
+def test_an_int8_graph_that_cannot_be_explained_is_inspected(cli: Cli):
     model = onnx.load("net.int8.onnx")
-    model.opset_import[0].version = 13
-    onnx.save(model, "old.int8.onnx")
-    assert cli.done("inspect", "old.int8.onnx", "--json").document["placement"] is None
-    assert "the model's opset is too old" in cli.refused(2, "inspect", "old.int8.onnx", "--placement")
+    value = onnx.helper.make_tensor_value_info("branch", onnx.TensorProto.FLOAT, [1])
+    constant = onnx.helper.make_node("Constant", [], ["branch"], value_floats=[1.0])
+    branch = onnx.helper.make_graph([constant], "branch", [], [value])
+    condition = onnx.helper.make_node("Constant", [], ["condition"], value=onnx.numpy_helper.from_array(np.array(True)))
+    choice = onnx.helper.make_node("If", ["condition"], ["chosen"], then_branch=branch, else_branch=branch)
+    model.graph.node.extend([condition, choice])
+    onnx.save(model, "branching.int8.onnx")
+    assert cli.done("inspect", "branching.int8.onnx", "--json").document["placement"] is None
+    assert "control flow and functions" in cli.refused(2, "inspect", "branching.int8.onnx", "--placement")
 
 
 @pytest.mark.parametrize("what", ["mobilenet_v3_small", "net.plan"])

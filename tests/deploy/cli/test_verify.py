@@ -53,6 +53,16 @@ def test_a_planted_overflow_fails_in_fp16_and_not_in_fp32(cli: Cli, here: Path, 
     assert result.document["verdicts"][0]["failures"] == ["logits: NaN or infinity in the output"]
 
 
+def test_int8_that_passes_far_from_its_reference_is_said_to_be_far(cli: Cli, here: Path, precise: None, monkeypatch):
+    argv = ["verify", "net.onnx", "net.onnx", "net.fp16.onnx", "net.int8.onnx", "--data", "photos"]
+    decibel = cli.done(*argv, "--json").document["verdicts"][2]["outputs"]["logits"]["sqnr_db"]
+    note = "net.int8.onnx: nothing is broken, but it is far from the reference: python -m deploy eval tells"
+    for limit, far in ((decibel + 0.1, True), (decibel - 0.1, False)):
+        monkeypatch.setattr("deploy.cli.verify._FAR_DB", limit)
+        out = cli.done(*argv).out
+        assert (note in out, out.count("nothing is broken")) == (far, far)
+
+
 def test_a_swapped_scale_fails(cli: Cli, here: Path, precise: None):
     result = cli("verify", "net.onnx", damaged("net.int8.onnx", swap_scales), "--data", "photos")
     assert result.code == 1
