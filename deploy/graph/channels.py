@@ -191,8 +191,8 @@ class _Union:
         return np.arange(start, start + count)
 
     def join(self, one: Array, other: Array) -> None:
-        for a, b in np.unique(np.stack([one.reshape(-1), other.reshape(-1)], axis=1), axis=0):
-            first, second = sorted((self._root(int(a)), self._root(int(b))))
+        for a, b in set(zip(one.reshape(-1).tolist(), other.reshape(-1).tolist())):
+            first, second = sorted((self._root(a), self._root(b)))
             self._parent[second] = first
 
     def classes(self) -> Array:

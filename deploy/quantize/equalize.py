@@ -34,8 +34,9 @@ from deploy.quantize.observers import ChannelObserver
 # Factors are 2^(n/8), n a signed byte: 9 % apart, finer than matters, and small enough for the manifest.
 STEPS = 8
 _MOST = 8 * STEPS  # within 1/256 to 256: a channel further below the others is dead
-_ITERATIONS = 100
-_RATE = 0.05
+# Within 0.5 % of what eight times as many steps reach, on all networks tried.
+_ITERATIONS = 50
+_RATE = 0.1
 # max is smoothed to a mean of this power, so that every channel near the largest has its say.
 _POWER = 8
 _ROUNDING = 1 / 12 / INT8_MAX**2
