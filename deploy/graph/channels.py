@@ -89,8 +89,8 @@ class Channels:
         weight, output = node.inputs[1], node.outputs[0]
         source = None if node.inputs[0] is None else self._ids.get(node.inputs[0])
         tied = weight is None or len(weight.uses()) != 1
-        biased = len(node.inputs) > 2 and node.inputs[2] is not None
-        if source is None or constant(weight) is None or tied or (biased and not _own_constant(node.inputs[2])):
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if source is None or constant(weight) is None or tied or (bias is not None and constant(bias) is None):
             return None
         return [self._new(output, axis=1)] if _readable(node) and _by_channel(source) else None
 
@@ -210,10 +210,6 @@ class _Union:
 def _computed(node: ir.Node) -> list[ir.Value]:
     """The inputs that are no constants."""
     return [value for value in node.inputs if value is not None and constant(value) is None]
-
-
-def _own_constant(value: ir.Value | None) -> bool:
-    return value is not None and constant(value) is not None and len(value.uses()) == 1
 
 
 def _is_batch(axis: int, value: ir.Value) -> bool:

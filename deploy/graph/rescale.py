@@ -62,8 +62,13 @@ def _rescale_weighted(graph: ir.Graph, node: ir.Node, read: Array, made: Array) 
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
-    name = str(node.inputs[index].name)  # type: ignore[union-attr]
-    del graph.initializers[name]
+    old = node.inputs[index]
+    assert old is not None
+    name = str(old.name)
+    if len(old.uses()) > 1:  # simplifiers make one of equal biases
+        name = f"{node.name}/{name}"
+    else:
+        del graph.initializers[name]
     node.replace_input_with(index, add_initializer(graph, name, array))
 
 

@@ -260,3 +260,15 @@ def of_two_images(model):
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     del proto.graph.value_info[:]
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def test_a_bias_read_twice_becomes_two(net, run):
+    """Simplifiers make one of equal biases."""
+    bias = net.constant("bias", np.linspace(-1, 1, 8, dtype=np.float32))
+    for name, source, channels in (("first", "input", 3), ("second", "relu", 8)):
+        net.op("Conv", name, source, net.weight(f"{name}.weight", 8, channels, 1, 1), bias)
+        net.op("Relu", "relu" if name == "first" else "rectified", name)
+    model = net.model(net.conv("last", "rectified", (8, 4)), ["batch", 4, 16, 16])
+    assert is_free(model, "first")
+    assert is_free(model, "second")
+    assert rescaled_alike(model, run)
