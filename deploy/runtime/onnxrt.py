@@ -16,6 +16,8 @@ from deploy.runtime.base import Array, Runner
 from deploy.specs import TensorSpec
 
 _CUDA = "CUDAExecutionProvider"
+# How ONNX Runtime 1.32 fails on a weight that it would make unsigned for each of its readers.
+_TWICE = "Attempt to replace the existing tensor"
 _Provider = str | tuple[str, dict[str, str]]
 # ONNX Runtime's names of tensor types → numpy's.
 _DTYPES = {
@@ -97,21 +99,25 @@ def _providers(device: str) -> list[_Provider]:
 def _open(model: Path | bytes, providers: Sequence[_Provider], threads: int | None) -> ort.InferenceSession:
     if isinstance(model, Path) and not model.is_file():
         raise InputError(f"no ONNX file at {model}", fix="Export one: python export.py --model NAME.")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised; printing them too would say them twice
-    # Signed 8-bit kernels saturate on x86 CPUs that lack VNNI; this picks the exact ones there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = threads or _usable_cores()
-    source = str(model) if isinstance(model, Path) else model
     try:
-        return _session(source, options, providers)
+        return _session(model, providers, threads)
     except Exception as error:
+        if _TWICE in str(error):  # an INT8 weight with two readers
+            return _session(model, providers, threads, exact=False)
         raise InputError(f"ONNX Runtime cannot load {_name(model)}", got=_reason(error)) from error
 
 
-def _session(source: str | bytes, options: ort.SessionOptions, providers: Sequence[_Provider]) -> ort.InferenceSession:
+def _session(
+    model: Path | bytes, providers: Sequence[_Provider], threads: int | None, *, exact: bool = True
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # errors are raised; printing them too would say them twice
+    if exact:
+        # Signed 8-bit kernels saturate on x86 CPUs that lack VNNI; this picks the exact ones there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    options.intra_op_num_threads = threads or _usable_cores()
     return ort.InferenceSession(
-        source,
+        str(model) if isinstance(model, Path) else model,
         options,
         providers=providers,
         # It turns biases behind FP16 scales into INT32 wrongly: with it (ONNX Runtime 1.32) an INT8 MobileNetV3 falls

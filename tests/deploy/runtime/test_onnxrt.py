@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 
 from deploy.errors import InputError, MachineError
 from deploy.graph import files
+from deploy.graph.placement import place
+from deploy.graph.qdq import insert_qdq
 from deploy.manifest import Manifest
 from deploy.runtime.onnxrt import OnnxRunner
 from deploy.specs import Precision, TensorSpec
@@ -216,6 +218,20 @@ def test_int8_arithmetic_is_exact():
     with OnnxRunner(model.SerializeToString(), device="cpu") as opened:
         got = opened.infer({"input": np.full((2, depth), 127, np.float32)})["logits"]
     np.testing.assert_array_equal(got, np.full((2, 8), 127 * 127 * depth, np.float32))
+
+
+def test_an_int8_weight_with_two_readers_loads(net, images, run, ranges):
+    """As the heads of a detector share one over all levels; ONNX Runtime's remedy against saturation fails there."""
+    first = net.conv("first", "input", (3, 16))
+    second = net.conv("second", first, (16, 16))
+    third = net.op("Conv", "third", second, "second.weight", "second.bias")
+    model = net.model(net.conv("last", third, (16, 16)), ["batch", 16, 16, 16])
+    placement = place(model)
+    quantized = insert_qdq(model, placement, ranges(model, placement.tensors))
+    with OnnxRunner(files.to_bytes(quantized), device="cpu") as opened:
+        got = opened.infer({"input": images})["last"]
+    want = run(model, images)["last"]
+    assert np.abs(got - want).mean() < 0.05 * np.abs(want).mean()
 
 
 def test_cuda_that_is_listed_but_does_not_start_is_said(exported, monkeypatch):
