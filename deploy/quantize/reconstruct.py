@@ -133,7 +133,8 @@ def _layer(node: ir.Node, placement: Placement) -> Layer | None:
 
 
 def _corrected(layer: Layer, x: Array, y: Array, recipe: Recipe) -> tuple[QuantizedWeight, Array]:
-    original, fitted = layer.matrices(), layer.terms <= MOST_TERMS
+    original = layer.matrices()
+    fitted = layer.terms <= MOST_TERMS and not {RECONSTRUCTION, ROUNDING}.isdisjoint(recipe.parts)
     halves = _moments(layer, x[::2], y[::2], fitted), _moments(layer, x[1::2], y[1::2], fitted)
     both = halves[0] + halves[1]
     wanted = fit(original, halves) if RECONSTRUCTION in recipe.parts and fitted else original
