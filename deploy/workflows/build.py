@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import check_writable, plan_manifest_path, replacing, replacing_all
+from deploy.artifacts import plan_manifest_path, replacing, replacing_all
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
-from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
+from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
-from deploy.engine.timing import check_timing_cache
 from deploy.errors import InputError, MachineError
 from deploy.graph import files
 from deploy.hardware import devices
@@ -29,8 +28,9 @@ from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.budget import check_budget, open_budget
+from deploy.workflows.checks import check_options, check_output, check_source
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
-from deploy.workflows.implicit import check_tensors, written_ranges
+from deploy.workflows.implicit import written_ranges
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
@@ -54,94 +54,19 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
         MachineError: no builder works here.
     """
     flavour = None if request.backend == "none" else choose_flavour(request.backend)
-    _check_options(request, flavour)
+    check_options(request, flavour)
     check_budget(request)
     source = load_source(request.onnx, report.note, report.warn, request.image_size, request.calibration_data)
-    _check_source(source, request)
+    check_source(source, request)
     if source.nms is not None and flavour is not None and not flavour.can.nms:
         fix = "Build with --backend tensorrt or none, or export without --nms."
         raise InputError(f"{flavour} has no non-maximum suppression, and {source.path} ends in it", fix=fix)
     job = _Job(request, report, source, flavour)
     for path in job.outputs:
-        _check_output(path, source)
+        check_output(path, source)
     if source.manifest.weights.warning:
         report.warn(source.manifest.weights.warning)
     return job.run()
-
-
-def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
-    """What would be refused only after minutes of calibration is refused now."""
-    if request.calibration_images and request.calibration_data is None:
-        raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
-    _check_int8_alone(request)
-    _check_cache(request)
-    suffix = request.file.suffix if request.file else None
-    if flavour is None:
-        if suffix not in (None, ".onnx"):
-            raise InputError("--backend none makes a graph", got=request.file, expected="-o FILE.onnx")
-        return
-    if suffix == ".onnx":
-        raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
-    BuildOptions(request.workspace_gib, compute_capability=request.compute_capability)
-    check_timing_cache(flavour, request.timing_cache)
-
-
-def _check_int8_alone(request: BuildRequest) -> None:
-    """Options that choose how INT8 is made say nothing of other precisions."""
-    options = {
-        "--calibration-method": request.calibration_method,
-        "--recipe or --without": request.recipe,
-        "--keep-int8": request.keep_int8,
-    }
-    given = [option for option, value in options.items() if value]
-    if given and request.precision is not Precision.INT8:
-        fix = "Leave that out, or build with --precision int8."
-        raise InputError(f"{given[0]} chooses how INT8 is made", got=f"--precision {request.precision}", fix=fix)
-
-
-def _check_cache(request: BuildRequest) -> None:
-    if request.calibration_cache is not None and request.precision is not Precision.INT8:
-        raise InputError("--calibration-cache holds INT8 ranges", got=f"--precision {request.precision}")
-    if request.cache_to_read is not None and request.calibration_method is not None:
-        raise InputError(
-            f"{request.cache_to_read} exists: ranges come from it, and nothing is calibrated",
-            got=f"--calibration-method {request.calibration_method}",
-            fix="Leave one of them out, or give --calibration-cache the name of a new file.",
-        )
-
-
-def _check_source(source: Source, request: BuildRequest) -> None:
-    if source.precision is request.precision:
-        _check_as_it_is(source, request)
-    if request.calibration_cache is not None:
-        check_tensors(source)
-    axis, batch = batch_of(source.manifest.inputs), request.batch
-    if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
-        fix = "Leave --batch out, or export with --batch dynamic."
-        raise InputError(f"{source.path} has a fixed batch", got=f"--batch {batch}", expected=axis, fix=fix)
-    if source.precision not in (Precision.FP32, request.precision):
-        raise InputError(
-            f"{source.path} is an {str(source.precision).upper()} graph already",
-            expected=f"the FP32 graph, or --precision {source.precision}",
-        )
-
-
-def _check_as_it_is(source: Source, request: BuildRequest) -> None:
-    """A graph that has the precision asked for is built as it is."""
-    already = f"{source.path} is {str(source.precision).upper()} already"
-    if request.backend == "none":
-        raise InputError(f"{already}: without a backend there is nothing to do", fix="Leave out --backend none.")
-    options = (request.calibration_method, request.calibration_images, request.calibration_cache, request.recipe)
-    if source.precision is Precision.INT8 and any(options):
-        raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
-    if request.max_drop is not None:
-        raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")
-
-
-def _check_output(path: Path, source: Source) -> None:
-    check_writable(path)
-    if path.exists() and any(path.samefile(read) for read in (source.path, *files.external_files(source.graph))):
-        raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another -o FILE.")
 
 
 class _Job:
