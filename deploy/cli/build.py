@@ -96,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from deploy.engine.options import BuildOptions
     from deploy.quantize.recipe import DEFAULT_RECIPE, Recipe
     from deploy.workflows.build import build
     from deploy.workflows.request import BuildRequest
@@ -115,9 +116,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         eval_data=args.eval_data,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
-        timing_cache=args.timing_cache,
-        workspace_gib=args.workspace,
-        compute_capability=args.compute_capability,
+        options=BuildOptions(args.workspace, None, args.compute_capability, args.timing_cache),
         output=args.output,
         image_size=args.image_size,
         log=args.log,

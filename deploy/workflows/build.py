@@ -174,15 +174,7 @@ class _Job:
         if gpu is None or self._flavour is None or not self._flavour.can.timed:
             return None
         request, report = self._request, self._report
-        return Measured(
-            self._flavour,
-            self._batch(),
-            gpu.name,
-            request.workspace_gib,
-            request.timing_cache,
-            report.phases,
-            report.warn,
-        )
+        return Measured(self._flavour, self._batch(), gpu.name, request.options, report.phases, report.warn)
 
     def _recipe(self) -> Recipe:
         """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
@@ -288,10 +280,8 @@ class _Job:
                     onnx,
                     flavour=flavour,
                     batch=self._batch(),
+                    options=request.options,
                     path=place,
-                    workspace_gib=request.workspace_gib,
-                    compute_capability=request.compute_capability,
-                    timing_cache=request.timing_cache,
                     progress=self._report.phases,
                     log=lines,
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.artifacts import check_writable
-from deploy.engine.build import BuildOptions
 from deploy.engine.flavours import Flavour
 from deploy.engine.timing import check_timing_cache
 from deploy.errors import InputError
@@ -29,8 +28,7 @@ def check_options(request: BuildRequest, flavour: Flavour | None) -> None:
         return
     if suffix == ".onnx":
         raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
-    BuildOptions(request.workspace_gib, compute_capability=request.compute_capability)
-    check_timing_cache(flavour, request.timing_cache)
+    check_timing_cache(flavour, request.options.timing_cache)
 
 
 def _check_int8_alone(request: BuildRequest) -> None:
