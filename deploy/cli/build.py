@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.builder import add_builder_options, builder_options
 from deploy.cli.console import Bars, Console
 from deploy.cli.facts import quantization_rows
 from deploy.cli.options import add_image_size, output_path
@@ -84,11 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto: tensorrt where it is installed and there is a GPU, else tensorrt_rtx, which builds on a CPU; "
         "none: stop at the precise graph",
     )
-    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel times kept between builds (tensorrt)")
-    parser.add_argument("--workspace", type=float, metavar="GIB", help="scratch memory one layer may use, in GiB")
-    parser.add_argument(
-        "--compute-capability", metavar="X.Y", help="the GPU to build for, such as 8.9 (tensorrt_rtx; default: any)"
-    )
+    add_builder_options(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="write everything the builder says to a file")
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="FILE|DIR", help="the engine (default ./MODEL.PRECISION[.rtx].plan)"
@@ -96,7 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.engine.options import BuildOptions
     from deploy.quantize.recipe import DEFAULT_RECIPE, Recipe
     from deploy.workflows.build import build
     from deploy.workflows.request import BuildRequest
@@ -116,7 +112,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         eval_data=args.eval_data,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
-        options=BuildOptions(args.workspace, None, args.compute_capability, args.timing_cache),
+        options=builder_options(args),
         output=args.output,
         image_size=args.image_size,
         log=args.log,

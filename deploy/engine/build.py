@@ -14,9 +14,9 @@ from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition
 from deploy.engine.flavours import Flavour, capabilities
 from deploy.engine.log import LogLine, failures, process_logger, recording, warnings
 from deploy.engine.network import add_batch_profile, parse_onnx
-from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions, configure, settings
+from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions, check_supported, configure, settings
 from deploy.engine.progress import Progress, Watch, make_monitor
-from deploy.engine.timing import check_timing_cache, load_timing_cache, save_timing_cache
+from deploy.engine.timing import load_timing_cache, save_timing_cache
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.manifest import EngineInfo
 from deploy.specs import ShapeProfile
@@ -91,7 +91,7 @@ def build_engine(
         MachineError: no GPU for a flavour that needs one, or not enough memory.
         KeyboardInterrupt: after the builder has stopped; nothing was written.
     """
-    check_timing_cache(flavour, options.timing_cache)
+    check_supported(flavour, options)
     lines: list[LogLine] = []
     started = time.monotonic()
     try:
@@ -124,13 +124,14 @@ def _build(
     configure(config, flavour, options)
     batch = add_batch_profile(builder, network, config, batch)
     if options.timing_cache is not None:
-        load_timing_cache(config, options.timing_cache, lines)
+        load_timing_cache(config, flavour, options.timing_cache, lines)
     config.progress_monitor = make_monitor(trt, watch)
+    before = len(lines)  # a timing cache that did not fit is an error too in TensorRT's log, and no reason to fail
     plan = _compile(builder, network, config)
     if plan is None:
-        raise _build_failure(flavour, failures(lines))
+        raise _build_failure(flavour, failures(lines[before:]))
     if options.timing_cache is not None:
-        save_timing_cache(config, options.timing_cache)
+        save_timing_cache(config, flavour, options.timing_cache, lines)
     return plan, batch, settings(trt, config, options)
 
 

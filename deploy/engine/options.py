@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.engine.api import IBuilderConfig, TensorRt
 from deploy.engine.flavours import Flavour
+from deploy.engine.timing import check_timing_cache
 from deploy.errors import InputError
 
 
@@ -18,13 +19,18 @@ class BuildOptions:
 
     Attributes:
         workspace_gib: most scratch memory one layer may use, in GiB.
+        tactic_memory_gib: most GPU memory the builder may use to time kernels, in GiB (TensorRT's pool ``TACTIC_DRAM``;
+            on a Jetson, whose memory is shared, the host memory of the build counts too).
         optimization_level: 0 (quickest build) to 5 (fastest plan).
+        aux_streams: most CUDA streams that one run may use beside its own; 0: none.
         compute_capability: the GPU to build for, for example ``8.9``, where it is not the one here (TensorRT-RTX).
         timing_cache: file of kernel times, read and rewritten (TensorRT).
     """
 
     workspace_gib: float | None = None
+    tactic_memory_gib: float | None = None
     optimization_level: int | None = None
+    aux_streams: int | None = None
     compute_capability: str | None = None
     timing_cache: Path | None = None
 
@@ -33,15 +39,36 @@ class BuildOptions:
             raise InputError("unknown optimization level", got=self.optimization_level, expected="0 to 5")
         if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
             raise InputError("unknown compute capability", got=self.compute_capability, expected="X.Y, such as 8.9")
-        if self.workspace_gib is not None and self.workspace_gib <= 0:
-            raise InputError("the workspace is in GiB", got=self.workspace_gib, expected="more than 0")
+        if self.aux_streams is not None and self.aux_streams < 0:
+            raise InputError("auxiliary streams are a count", got=self.aux_streams, expected="0 or more")
+        for name, size in (("workspace", self.workspace_gib), ("tactic memory", self.tactic_memory_gib)):
+            if size is not None and not 1 <= size * 2**30 < 2**63:
+                raise InputError(f"the {name} is in GiB", got=size, expected="more than 0")
 
 
 DEFAULT_OPTIONS = BuildOptions()
 
 
+def check_supported(flavour: Flavour, options: BuildOptions) -> None:
+    """Fail before the build: :class:`InputError` for an option that the flavour lacks or a file it cannot write."""
+    title = flavour.can.title
+    if options.compute_capability is not None and not flavour.can.compute_capabilities:
+        raise InputError(
+            f"{title} builds for the GPU of this machine only",
+            got=f"compute capability {options.compute_capability}",
+            fix="Build on a machine with that GPU.",
+        )
+    if options.tactic_memory_gib is not None and not flavour.can.timing_cache:
+        raise InputError(
+            f"{title} has no tactic memory",
+            got=f"{options.tactic_memory_gib:g} GiB",
+            fix="Leave --tactic-memory out: its builder measures nothing.",
+        )
+    check_timing_cache(flavour, options.timing_cache)
+
+
 def configure(config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -> None:
-    """Tell the builder. Raises :class:`InputError` for an option that the flavour lacks."""
+    """Tell the builder. Raises :class:`InputError` for a compute capability that it does not know."""
     trt = flavour.module
     # Detailed names cost nothing at run time and let the inspector say which Q/DQ nodes fused.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -49,19 +76,17 @@ def configure(config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    if options.tactic_memory_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_DRAM, int(options.tactic_memory_gib * 2**30))
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
+    if options.aux_streams is not None:
+        config.max_aux_streams = options.aux_streams
     if options.compute_capability is not None:
         _set_compute_capability(trt, config, flavour, options.compute_capability)
 
 
 def _set_compute_capability(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, wanted: str) -> None:
-    if not flavour.can.compute_capabilities:
-        raise InputError(
-            f"{flavour.can.title} builds for the GPU of this machine only",
-            got=f"compute capability {wanted}",
-            fix="Build on a machine with that GPU.",
-        )
     known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
     name = f"SM{wanted.replace('.', '')}"
     if name not in known:
@@ -78,5 +103,7 @@ def settings(trt: TensorRt, config: IBuilderConfig, options: BuildOptions) -> di
         "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
         "optimization_level": int(config.builder_optimization_level),
         "workspace_gib": options.workspace_gib,
+        "tactic_memory_gib": options.tactic_memory_gib,
+        "aux_streams": options.aux_streams,
         "compute_capability": options.compute_capability,
     }

@@ -28,7 +28,7 @@ from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.budget import check_budget, open_budget
-from deploy.workflows.checks import check_options, check_output, check_source
+from deploy.workflows.checks import check_options, check_outputs, check_source
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import written_ranges
 from deploy.workflows.judge import Judge
@@ -62,8 +62,7 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
         fix = "Build with --backend tensorrt or none, or export without --nms."
         raise InputError(f"{flavour} has no non-maximum suppression, and {source.path} ends in it", fix=fix)
     job = _Job(request, report, source, flavour)
-    for path in job.outputs:
-        check_output(path, source)
+    check_outputs(job.outputs, source)
     if source.manifest.weights.warning:
         report.warn(source.manifest.weights.warning)
     return job.run()
@@ -98,7 +97,8 @@ class _Job:
         request = self._request
         calibrates = request.precision is Precision.INT8 and graph and request.cache_to_read is None
         ranges = [self._cache, *filter(None, [self._new_cache])] if calibrates else []
-        engine = [self._plan, *filter(None, [request.log])] if self._flavour else []
+        beside = filter(None, [request.log, request.options.timing_cache])
+        engine = [self._plan, plan_manifest_path(self._plan), *beside] if self._flavour else []
         return [*graph, *ranges, *engine]
 
     def run(self) -> BuildReport:

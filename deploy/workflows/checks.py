@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.artifacts import check_writable
 from deploy.engine.flavours import Flavour
-from deploy.engine.timing import check_timing_cache
+from deploy.engine.options import check_supported
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.specs import Precision, batch_of
@@ -28,7 +30,7 @@ def check_options(request: BuildRequest, flavour: Flavour | None) -> None:
         return
     if suffix == ".onnx":
         raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
-    check_timing_cache(flavour, request.options.timing_cache)
+    check_supported(flavour, request.options)
 
 
 def _check_int8_alone(request: BuildRequest) -> None:
@@ -84,8 +86,16 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
         raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")
 
 
-def check_output(path: Path, source: Source) -> None:
-    """That ``path`` can be written and is no file that the build reads. Raises :class:`InputError`."""
+def check_outputs(paths: Sequence[Path], source: Source) -> None:
+    """That all ``paths`` can be written, each is another file, and none is read. Raises :class:`InputError`."""
+    for path in paths:
+        _check_output(path, source)
+    resolved = Counter(path.resolve() for path in paths)
+    if twice := [path for path in paths if resolved[path.resolve()] > 1]:
+        raise InputError(f"two files of this build would be {twice[0]}", fix="Give them different names.")
+
+
+def _check_output(path: Path, source: Source) -> None:
     check_writable(path)
     if path.exists() and any(path.samefile(read) for read in (source.path, *files.external_files(source.graph))):
-        raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another -o FILE.")
+        raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another file.")

@@ -33,7 +33,7 @@ MEMORY = {}  # address → device memory that has been allocated and not freed
 STREAMS = {}  # handle → stream
 
 
-def simulate(api, cost=None):
+def simulate(api, cost=None, gpu="NVIDIA L4"):
     """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
 
     ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
@@ -45,7 +45,7 @@ def simulate(api, cost=None):
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
     for base in kinds:
         real = base.real
-        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None}
+        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None, "_gpu": gpu}
         setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
     trt.IProgressMonitor = type("IProgressMonitor", (Overridable,), {})
@@ -171,18 +171,26 @@ class Profile(Strict):
 
 
 class TimingCache(Strict):
+    """Node → its time, under the version and the GPU that they are of."""
+
     real = "ITimingCache"
 
-    def __init__(self, content):
-        self._content = content
+    def __init__(self, header, times):
+        self._header, self._times = header, times
 
     def serialize(self):
-        return self._content
+        return json.dumps([self._header, self._times]).encode()
+
+    def combine(self, other, ignore_mismatch):
+        if self._header != other._header and not (ignore_mismatch and self._header[0] == other._header[0]):
+            return False
+        self._times = {**other._times, **self._times}
+        return True
 
 
 class BuilderConfig(Strict):
     real = "IBuilderConfig"
-    builder_optimization_level = 3
+    builder_optimization_level, max_aux_streams = 3, -1
     profiling_verbosity = None
 
     def __init__(self):
@@ -203,17 +211,23 @@ class BuilderConfig(Strict):
         self._flags.discard(flag.name)
 
     def create_timing_cache(self, content):
-        damaged = content != b"" and not content.endswith(b"measured")
-        return None if damaged else self._trt.ITimingCache(content or self._api.version.encode())
+        try:
+            header, times = json.loads(content) if content else (self._header, {})
+        except ValueError:
+            return None
+        return self._trt.ITimingCache(list(header), times)
 
     def set_timing_cache(self, cache, ignore_mismatch):
-        fits = cache._content.startswith(self._api.version.encode())
-        self._cache = cache if fits or ignore_mismatch else None
-        return self._cache is not None
+        if fits := ignore_mismatch or cache._header == self._header:
+            self._cache = cache
+        return fits
 
     def get_timing_cache(self):
-        self._cache._content += b" measured"
         return self._cache
+
+    @property
+    def _header(self):
+        return [self._api.version, self._gpu]
 
     def set_compute_capability(self, value, index):
         self._target = value
@@ -247,6 +261,8 @@ class Builder(Strict):
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
+        if config._cache is not None:
+            config._cache._times.update({node.name: 1 for node in onnx.load_from_string(network._model).graph.node})
         detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
         head = json.dumps({"shapes": shapes, "detailed": detailed}).encode()
         return plan_header(self._api, body := head + b"\n" + network._model) + body

@@ -19,7 +19,7 @@ RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
 
 @pytest.mark.parametrize("api", APIS, ids=str)
 def test_builds_with_the_names_of_every_version(api):
-    options = BuildOptions(workspace_gib=0.5, optimization_level=2)
+    options = BuildOptions(workspace_gib=0.5, optimization_level=2, aux_streams=1)
     built = build_engine(network(), flavour=simulate(api), batch=BATCH, options=options)
     assert built.plan.startswith(b"vtrt" if api.flavour == "tensorrt_rtx" else b"ftrt")
     assert (built.flavour, built.version, built.batch) == (api.flavour, api.version, BATCH)
@@ -29,6 +29,8 @@ def test_builds_with_the_names_of_every_version(api):
         "tf32": False,
         "optimization_level": 2,
         "workspace_gib": 0.5,
+        "tactic_memory_gib": None,
+        "aux_streams": 1,
         "compute_capability": None,
     }
 
@@ -126,33 +128,14 @@ def test_log_is_kept_when_the_build_fails(tmp_path):
     assert (tmp_path / "build.log").read_text() == "[WARNING] simulated\n"
 
 
-def test_timing_cache_is_written_and_read_again(tmp_path):
-    path = tmp_path / "timing.cache"
-    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(timing_cache=path))
-    assert path.read_bytes() == b"10.13.0.35 measured"
-    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(timing_cache=path))
-    assert path.read_bytes() == b"10.13.0.35 measured measured"
-
-
-@pytest.mark.parametrize("content", [b"8.6.1 measured", b"garbage"])
-def test_foreign_timing_cache_is_replaced_with_a_warning(tmp_path, content):
-    path = tmp_path / "timing.cache"
-    path.write_bytes(content)
-    built = build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(timing_cache=path))
-    assert "started afresh" in built.warnings[0]
-    assert path.read_bytes() == b"10.13.0.35 measured"
-
-
-def test_failed_build_leaves_the_timing_cache_alone(tmp_path):
-    path = tmp_path / "timing.cache"
-    with pytest.raises(InputError):
-        build_engine(unsupported(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(timing_cache=path))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_rtx_has_no_timing_cache(tmp_path):
-    options = BuildOptions(timing_cache=tmp_path / "cache")
-    with pytest.raises(InputError, match="TensorRT-RTX has no timing cache"):
+def test_tactic_memory_is_for_builders_that_time_kernels(monkeypatch):
+    options, pools = BuildOptions(tactic_memory_gib=2), []
+    flavour = simulate(TENSORRT)
+    monkeypatch.setattr(flavour.module.IBuilderConfig, "set_memory_pool_limit", lambda self, *pool: pools.append(pool))
+    built = build_engine(network(), flavour=flavour, batch=BATCH, options=options)
+    assert pools == [(flavour.module.MemoryPoolType.TACTIC_DRAM, 2 << 30)]
+    assert built.options["tactic_memory_gib"] == 2
+    with pytest.raises(InputError, match=r"TensorRT-RTX has no tactic memory \(got 2 GiB\). Leave --tactic-memory out"):
         build_engine(network(), flavour=simulate(RTX), batch=BATCH, options=options)
 
 
@@ -162,7 +145,10 @@ def test_tensorrt_cannot_target_another_gpu():
         build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=options)
 
 
-@pytest.mark.parametrize("options", [{"optimization_level": 6}, {"workspace_gib": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"optimization_level": 6}, {"workspace_gib": 0}, {"tactic_memory_gib": float("nan")}, {"aux_streams": -1}],
+)
 def test_options_out_of_range(options):
     with pytest.raises(InputError):
         build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(**options))

@@ -161,6 +161,6 @@ def test_text_that_tells_of_no_layer(text):
 
 
 def test_a_plan_without_detailed_names_tells_of_no_layer(monkeypatch):
-    monkeypatch.setattr("deploy.engine.build.configure", lambda trt, config, flavour, options: None)
+    monkeypatch.setattr("deploy.engine.build.configure", lambda config, flavour, options: None)
     with opened("fp16") as half:
         assert half.layer_milliseconds() == {}
