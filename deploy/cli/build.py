@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.cli.builder import add_builder_options, builder_options
 from deploy.cli.console import Bars, Console
-from deploy.cli.facts import quantization_rows
+from deploy.cli.facts import inspection_rows, quantization_rows
 from deploy.cli.options import add_image_size, output_path
 from deploy.cli.pareto import print_front
 from deploy.errors import InputError
@@ -146,6 +146,7 @@ def _print(report: BuildReport, console: Console) -> None:
     rows += quantization_rows(manifest.quantization or {})
     if manifest.engine is not None:
         rows.append(["batch", str(manifest.engine.batch)])
+        rows += inspection_rows(manifest.engine.inspection)
     if report.calibration_cache is not None:
         rows.append(["calibration cache", f"{report.calibration_cache}, for trtexec --int8 --calib"])
     rows += [["evidence", text] for text in report.evidence]

@@ -31,6 +31,7 @@ from deploy.workflows.budget import check_budget, open_budget
 from deploy.workflows.checks import check_options, check_outputs, check_source
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import written_ranges
+from deploy.workflows.inspection import inspect_engine
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
@@ -116,11 +117,12 @@ class _Job:
                 cache = written_ranges(self._source.graph, made.amax, self._report.note)
                 _stage(staged, self._new_cache, cache)
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
-            if built is not None:
+            if built is not None and self._flavour is not None:
                 plan = _stage(staged, self._plan, built.plan)
                 self._judge_plan(plan, built)
                 filed = self._onnx.read_bytes() if self._as_it_is else onnx
                 info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
+                info = replace(info, inspection=inspect_engine(built.plan, self._flavour, made.graph).to_dict())
                 manifest = manifest.evolve(engine=info, parity=self._parity)
                 _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(

@@ -300,7 +300,8 @@ class Engine(Strict):
 
     def __init__(self, model, shapes, detailed, logger):
         self._logger, self._profile, self._detailed = logger, shapes, detailed
-        graph = onnx.load_from_string(model).graph
+        self._model = onnx.load_from_string(model)
+        graph = self._model.graph
         self._layers = fused(graph)
         self._dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
         self._inputs = [value.name for value in graph.input]
@@ -341,22 +342,46 @@ class Engine(Strict):
 
 
 class Inspector(Strict):
+    """Describes tensors as 10 does ("Bindings", "Format/Datatype") or as 11 does ("I/O Tensors", "DataType")."""
+
     real = "EngineInspector"
+    execution_context = None
 
     def __init__(self, engine):
         self._engine = engine
+        self._older = self._api.version.startswith("10.")
+        graph = onnx.shape_inference.infer_shapes(engine._model).graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._types = {value.name: ONNX[value.type.tensor_type.elem_type] for value in values}
+        self._nodes = {node.name: node for node in graph.node}
 
     def get_engine_information(self, kind):
         assert kind is self._trt.LayerInformationFormat.JSON
         layers = [self._layer(name, nodes) for name, nodes in self._engine._layers.items()]
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        older = self._api.version.startswith("10.")
-        tensors = {"Bindings": names} if older else {"I/O Tensors": [{"Name": name} for name in names]}
+        tensors = {"Bindings": names} if self._older else {"I/O Tensors": [{"Name": name} for name in names]}
         return json.dumps({"Layers": layers, **tensors})
 
     def _layer(self, name, nodes):
-        metadata = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
-        return {"Name": name, "LayerType": "simulated", "Metadata": metadata} if self._engine._detailed else name
+        if not self._engine._detailed:
+            return name
+        read = [tensor for node in nodes for tensor in self._nodes[node].input if tensor in self._types]
+        made = [tensor for node in nodes for tensor in self._nodes[node].output]
+        return {
+            "Name": name,
+            "LayerType": "Convolution" if any(self._nodes[node].op_type == "Conv" for node in nodes) else "simulated",
+            "Inputs": [self._tensor(tensor) for tensor in read if tensor not in made],
+            "Outputs": [self._tensor(tensor) for tensor in made if tensor not in read],
+            "Metadata": "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes),
+        }
+
+    def _tensor(self, name):
+        kind = {"FLOAT": "FP32", "HALF": "FP16", "INT8": "Int8"}.get(self._types[name], self._types[name])
+        form = f"Row major {kind} format"
+        return {
+            "Name": name,
+            **({"Format/Datatype": form} if self._older else {"DataType": kind, "Format": "Row major"}),
+        }
 
 
 def fused(graph):
