@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import plan_manifest_path, replacing, replacing_all
+from deploy.artifacts import plan_manifest_path
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
 from deploy.engine.build import BuiltEngine, build_engine
@@ -22,9 +21,7 @@ from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
-from deploy.quantize.latency import Estimated
 from deploy.quantize.measured import Measured
-from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.budget import check_budget, open_budget
@@ -33,11 +30,11 @@ from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import written_ranges
 from deploy.workflows.inspection import inspect_engine
 from deploy.workflows.judge import Judge
-from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half
+from deploy.workflows.precise import Maker
+from deploy.workflows.quantize import Quantized
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
-from deploy.workflows.search import search_int8
 from deploy.workflows.source import Source, load_source
-from deploy.workflows.speed import faster_layers
+from deploy.workflows.staging import stage, stage_graph
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
 DEFAULT_IMAGES = 512
@@ -115,16 +112,16 @@ class _Job:
             onnx, place = self._write(staged, made, manifest)
             if self._new_cache is not None:
                 cache = written_ranges(self._source.graph, made.amax, self._report.note)
-                _stage(staged, self._new_cache, cache)
+                stage(staged, self._new_cache, cache)
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
             if built is not None and self._flavour is not None:
-                plan = _stage(staged, self._plan, built.plan)
+                plan = stage(staged, self._plan, built.plan)
                 self._judge_plan(plan, built)
                 filed = self._onnx.read_bytes() if self._as_it_is else onnx
                 info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
                 info = replace(info, inspection=inspect_engine(built.plan, self._flavour, made.graph).to_dict())
                 manifest = manifest.evolve(engine=info, parity=self._parity)
-                _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
+                stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
             onnx=self._onnx,
             plan=self._plan if built else None,
@@ -147,28 +144,10 @@ class _Job:
     def _precise(self) -> Quantized:
         if self._as_it_is:
             return Quantized(self._source.graph, self._source.manifest.quantization)
+        maker = Maker(self._request, self._source, self._data, self._cache, self._report, self._timed)
         if self._request.precision is Precision.FP16:
-            self._report.note("converting to FP16")
-            return to_half(self._source, self._data, self._report.note)
-        request, report = self._request, self._report
-        calibration = Calibration(
-            self._data,
-            self._cache,
-            request.calibration_method,
-            self._recipe(),
-            report.note,
-            report.counter,
-            request.calibration_cache,
-        )
-        int8, measured = prepare_int8(self._source, calibration), self._measured()
-        if measured is not None and not request.keep_int8:
-            with self._timed("profile"):
-                int8 = faster_layers(int8, measured, report)
-        if self._budget is None or self._data is None:
-            return int8.quantized({})
-        with self._timed("search"):
-            latency = measured or Estimated(self._batch().opt)
-            return search_int8(self._source, int8, self._data, self._budget, latency, self._report)
+            return maker.half()
+        return maker.int8(self._measured(), self._budget, self._batch())
 
     def _measured(self) -> Measured | None:
         """Latency on the GPU, where the engine is built for one that is here."""
@@ -177,14 +156,6 @@ class _Job:
             return None
         request, report = self._request, self._report
         return Measured(self._flavour, self._batch(), gpu.name, request.options, report.phases, report.warn)
-
-    def _recipe(self) -> Recipe:
-        """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
-        recipe = self._request.recipe or Recipe()
-        if self._request.calibration_cache is None or not recipe.equalizes:
-            return recipe
-        self._report.note(f"leaving out {EQUALIZATION}: a calibration cache is about the graph as it was exported")
-        return recipe.without(EQUALIZATION)
 
     def _judge_graph(self, made: Quantized) -> None:
         name, precision = self._onnx.name, self._request.precision
@@ -253,18 +224,7 @@ class _Job:
         """Stage the graph. Returns what its file holds, and where that lies if weights may lie beside it."""
         if self._as_it_is and self._source.as_filed:
             return self._onnx.read_bytes(), self._onnx
-        if files.fits(made.graph):
-            onnx = files.serialize(made.graph, manifest)
-            if not self._as_it_is:
-                _stage(staged, self._onnx, onnx)
-            return onnx, None
-        folder = (
-            Path(staged.enter_context(tempfile.TemporaryDirectory()))
-            if self._as_it_is
-            else staged.enter_context(replacing_all(files.data_path(self._onnx), self._onnx))
-        )
-        place = folder / self._onnx.name
-        return files.write(place, files.with_manifest(made.graph, manifest)), place
+        return stage_graph(staged, self._onnx, made.graph, manifest, keep=not self._as_it_is)
 
     def _batch(self) -> ShapeProfile:
         return self._request.batch or self._default_batch()
@@ -296,13 +256,3 @@ class _Job:
         start = time.perf_counter()
         yield
         self._seconds[step] = time.perf_counter() - start
-
-
-def _stage(staged: contextlib.ExitStack, path: Path, data: bytes) -> Path:
-    """Write to a temporary file, which becomes ``path`` when ``staged`` ends well; returns where it is until then."""
-    temporary = staged.enter_context(replacing(path))
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())  # some file systems say only here that they are full, and now none has moved yet
-    return temporary
