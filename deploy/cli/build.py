@@ -172,6 +172,7 @@ def _document(report: BuildReport) -> dict[str, Any]:
         "calibration_cache": str(report.calibration_cache) if report.calibration_cache else None,
         "verdicts": {what: comparison.to_dict() for what, comparison in report.verdicts.items()},
         "evidence": list(report.evidence),
+        "refused": (report.manifest.quantization or {}).get("refused", {}),
         "builder_warnings": list(report.builder_warnings),
         "seconds": dict(report.seconds),
         "manifest": report.manifest.to_dict(),

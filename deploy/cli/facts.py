@@ -23,6 +23,8 @@ def quantization_rows(facts: dict[str, Any]) -> list[list[str]]:
         share = facts["int8_mac_share"]
         of_macs = f", {100 * share:.1f} % of the multiply-accumulates" if share is not None else ""
         rows.append(["in INT8", f"{facts['int8_layers']} layers{of_macs}; {len(facts['left_out'])} stay FP16"])
+    if facts.get("refused"):
+        rows.append(["refused in INT8", _some(list(facts["refused"]))])
     if "search" in facts:
         rows += accuracy(facts["search"])
     if facts.get("fp32_nodes"):

@@ -16,12 +16,14 @@ from deploy.engine.log import LogLine, failures, process_logger, recording, warn
 from deploy.engine.network import add_batch_profile, parse_onnx
 from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions, check_supported, configure, settings
 from deploy.engine.progress import Progress, Watch, make_monitor
+from deploy.engine.refusals import NoImplementationError, refusals
 from deploy.engine.timing import load_timing_cache, save_timing_cache
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.manifest import EngineInfo
 from deploy.specs import ShapeProfile
 
 _building = threading.Lock()
+_ITS_WORDS = "The details are the builder's own words."
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def build_engine(
 
     Raises:
         InputError: the graph cannot be parsed or built, or an option does not exist in this flavour.
+        NoImplementationError: an :class:`InputError` too; the builder has no kernel for some layers.
         MachineError: no GPU for a flavour that needs one, or not enough memory.
         KeyboardInterrupt: after the builder has stopped; nothing was written.
     """
@@ -153,8 +156,11 @@ def _compile(builder: Builder, network: INetworkDefinition, config: IBuilderConf
 
 
 def _build_failure(flavour: Flavour, errors: list[str]) -> DeployError:
+    if refused := refusals(errors):
+        what = f"{flavour} cannot build this graph"
+        return NoImplementationError(what, refused, got=errors[0], fix=_ITS_WORDS, details=errors)
     memory = [text for text in errors if "out of memory" in text.lower() or "OutOfMemory" in text]
     kind = MachineError if memory else InputError
-    fix = "Build for a smaller --batch or --workspace." if memory else "The details are the builder's own words."
+    fix = "Build for a smaller --batch or --workspace." if memory else _ITS_WORDS
     reason = (memory or errors or ["no reason given"])[0]
     return kind(f"{flavour} cannot build this graph", got=reason, fix=fix, details=errors)

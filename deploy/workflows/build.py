@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import plan_manifest_path
+from deploy.artifacts import ArtifactNames, plan_manifest_path
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
 from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
+from deploy.engine.refusals import NoImplementationError
 from deploy.errors import InputError, MachineError
 from deploy.graph import files
 from deploy.hardware import devices
@@ -32,6 +33,7 @@ from deploy.workflows.inspection import inspect_engine
 from deploy.workflows.judge import Judge
 from deploy.workflows.precise import Maker
 from deploy.workflows.quantize import Quantized
+from deploy.workflows.refused import MOST_ROUNDS, as_given, without_refused
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
 from deploy.workflows.source import Source, load_source
 from deploy.workflows.staging import stage, stage_graph
@@ -86,6 +88,7 @@ class _Job:
         self._parity = source.manifest.parity
         self._evidence: list[str] = []
         self._seconds: dict[str, float] = {}
+        self._log: list[LogLine] = []
 
     @property
     def outputs(self) -> list[Path]:
@@ -104,6 +107,24 @@ class _Job:
             made = self._precise()
             if not made.peaks and not self._as_it_is:
                 self._report.warn(NOT_AUDITED)
+        for _ in range(MOST_ROUNDS):
+            try:
+                return self._finish(made)
+            except NoImplementationError as error:
+                made = without_refused(made, error, self._report)
+                self._leave_source()
+        return self._finish(made)
+
+    def _leave_source(self) -> None:
+        """The graph that was given is no longer what is built: that has a file of its own beside the engine."""
+        if self._as_it_is:
+            self._as_it_is = False
+            names = ArtifactNames.of(self._plan)
+            self._onnx = replace(names, stem=f"{names.stem}.rebuilt").onnx(self._request.precision)
+
+    def _finish(self, made: Quantized) -> BuildReport:
+        """Judge, write and build a graph: all of it, or nothing."""
+        self._verdicts, self._evidence, self._parity = {}, [], self._source.manifest.parity
         with self._timed("verify"):
             self._judge_graph(made)
         graph, manifest = self._source.finished(made.graph, self._manifest(made))
@@ -143,7 +164,7 @@ class _Job:
 
     def _precise(self) -> Quantized:
         if self._as_it_is:
-            return Quantized(self._source.graph, self._source.manifest.quantization)
+            return as_given(self._source.graph, self._source.manifest.quantization)
         maker = Maker(self._request, self._source, self._data, self._cache, self._report, self._timed)
         if self._request.precision is Precision.FP16:
             return maker.half()
@@ -162,7 +183,8 @@ class _Job:
         if self._as_it_is:
             self._evidence.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
         elif not self._judge.able:
-            self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
+            ranges = "" if self._source.precision is precision else f"ranges from {self._cache.name}, "
+            self._evidence.append(f"{name}: {ranges}not compared: no --calibration-data")
             self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
         else:
             self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
@@ -215,7 +237,7 @@ class _Job:
         audit = audit_facts(made.graph, made.peaks, self._source.manifest.weights.source)
         return self._source.manifest.evolve(
             precision=self._request.precision,
-            quantization={**(made.facts or {}), **audit},
+            quantization={**audit, **(made.facts or {})},
             parity=self._parity,
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )
@@ -234,7 +256,7 @@ class _Job:
         return DEFAULT_BATCH if isinstance(axis, str) else ShapeProfile(axis or 1, axis or 1, axis or 1)
 
     def _compile(self, onnx: bytes, place: Path | None, flavour: Flavour) -> BuiltEngine:
-        request, lines = self._request, list[LogLine]()
+        request, lines = self._request, self._log
         self._report.note(f"building with {flavour}")
         try:
             with self._timed("build"):
@@ -255,4 +277,4 @@ class _Job:
     def _timed(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self._seconds[step] = time.perf_counter() - start
+        self._seconds[step] = self._seconds.get(step, 0.0) + time.perf_counter() - start

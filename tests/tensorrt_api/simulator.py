@@ -33,9 +33,10 @@ MEMORY = {}  # address → device memory that has been allocated and not freed
 STREAMS = {}  # handle → stream
 
 
-def simulate(api, cost=None, gpu="NVIDIA L4"):
+def simulate(api, cost=None, gpu="NVIDIA L4", refuses=()):
     """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
 
+    ``refuses``: nodes that it has no INT8 kernel for.
     ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
     """
     trt = types.ModuleType(f"{api.flavour} {api.version} (simulated)")
@@ -45,7 +46,13 @@ def simulate(api, cost=None, gpu="NVIDIA L4"):
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
     for base in kinds:
         real = base.real
-        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None, "_gpu": gpu}
+        members = {
+            "_api": api,
+            "_trt": trt,
+            "_cost": staticmethod(cost) if cost else None,
+            "_gpu": gpu,
+            "_refuses": refuses,
+        }
         setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
     trt.IProgressMonitor = type("IProgressMonitor", (Overridable,), {})
@@ -258,6 +265,8 @@ class Builder(Strict):
             return self._log(
                 "ERROR", "Network has dynamic or shape inputs, but no optimization profile has been defined."
             )
+        if (refused := self._refused(onnx.load_from_string(network._model).graph)) is not None:
+            return self._log("ERROR", f"Error Code 10: Internal Error ({refused})")
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
@@ -266,6 +275,16 @@ class Builder(Strict):
         detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
         head = json.dumps({"shapes": shapes, "detailed": detailed}).encode()
         return plan_header(self._api, body := head + b"\n" + network._model) + body
+
+    def _refused(self, graph):
+        """The first INT8 layer that there is no kernel for, named as a fused layer, or (11) as a compiler's region."""
+        dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
+        for nodes in fused(graph).values():
+            if not dequantizing.isdisjoint(nodes) and not set(self._refuses).isdisjoint(nodes):
+                named = f"{{ForeignNode[{nodes[0]}...{nodes[-1]}]}}. In computeCosts at optimizer.cpp:4115"
+                named = " + ".join(nodes) + "." if self._api.version.startswith("10.") else named
+                return f"Could not find any implementation for node {named}"
+        return None
 
     def _phases(self, monitor):
         assert monitor._made
