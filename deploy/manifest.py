@@ -43,7 +43,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a plan was built by and for. ``None`` means that the builder does not tell (no GPU was there)."""
+    """What a plan was built by and for. ``None`` means that the builder does not tell (no GPU was there).
+
+    ``inspection`` is what the inspector found in it, or why it could not look.
+    """
 
     flavour: str
     version: str
@@ -55,6 +58,7 @@ class EngineInfo:
     gpu: str | None = None
     driver: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    inspection: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

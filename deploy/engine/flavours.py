@@ -23,7 +23,7 @@ class Capabilities:
         rtx: its plans are named ``*.rtx.plan``.
         builds_without_gpu: the builder works on a machine with no GPU.
         timed: what its plans take here soon after loading is what they go on to take.
-        timing_cache: measured kernel times can be kept between builds.
+        timing_cache: its builder times kernels on the GPU, and what it measured can be kept between builds.
         nms: its builder has kernels for NonMaxSuppression (NVIDIA/TensorRT-RTX issue 5: RTX parses it, and has none).
         compute_capabilities: it can build for a GPU other than the one in this machine.
     """

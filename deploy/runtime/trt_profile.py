@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 import time
 from collections import defaultdict
@@ -12,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from deploy.engine.api import EngineInspector, ICudaEngine, IProfiler, TensorRt
+from deploy.engine.api import ICudaEngine, IProfiler, TensorRt
+from deploy.engine.layers import layer_nodes
 from deploy.engine.log import LogLine, recording
 from deploy.runtime.trt import TrtRunner, run_failure
+from deploy.runtime.trt_inspector import engine_information
 from deploy.runtime.trt_io import with_batch
 
 # Seconds in which clocks rise and kernels are loaded; trtexec's --warmUp has the same default.
 WARM_UP = 0.2
 RUNS = 50
-
-# The parser's importerUtils.cpp (onnx-tensorrt): "[ONNX Layer: <name> | <function it was inlined from> …]". A fused
-# layer has one for each node, behind one another or apart by a control character.
-_NODE = re.compile(r"\[ONNX Layer: (.+?)(?: \| .*?)?\](?=[\x1e\x1f]|\[ONNX Layer: |\s*$)")
-_REFORMAT = re.compile(r"Reformatting CopyNode for (?:Input|Output) Tensor \d+ to (.+)")
 
 
 class TimedRunner(TrtRunner):
@@ -47,7 +42,7 @@ class TimedRunner(TrtRunner):
         Copies between layouts count to the layer that they are for; what belongs to no node is left out.
         """
         engine: ICudaEngine = self._engine
-        nodes = layer_nodes(_information(self._trt, engine))
+        nodes = layer_nodes(engine_information(self._trt, engine, self._context))
         reported: list[tuple[str, float]] = []
         self._context.profiler = _make_profiler(self._trt, lambda name, ms: reported.append((name, ms)))
         self._warm_up()
@@ -85,29 +80,6 @@ class TimedRunner(TrtRunner):
         self._stream.synchronize()
 
 
-def layer_nodes(information: str) -> dict[str, frozenset[str]]:
-    """Engine layer → the ONNX nodes in it, from the inspector's JSON; layers that tell of none are left out.
-
-    TensorRT 10 and 11 differ in how they describe tensors, which is not read here. An engine built without
-    ``ProfilingVerbosity.DETAILED`` lists names alone. Text that is no such JSON tells of no layer.
-    """
-    try:
-        document = json.loads(information, strict=False)  # the control characters may come as they are
-    except json.JSONDecodeError:
-        return {}
-    layers = document.get("Layers") if isinstance(document, dict) else None
-    found: dict[str, frozenset[str]] = {}
-    names = list[str]()
-    for layer in layers if isinstance(layers, list) else []:
-        if isinstance(layer, dict) and isinstance(layer.get("Name"), str):
-            names.append(layer["Name"])
-            found[layer["Name"]] = frozenset(_NODE.findall(str(layer.get("Metadata", ""))))
-    for name in names:
-        if not found[name] and (copy := _REFORMAT.fullmatch(name)):
-            found[name] = found.get(copy[1], frozenset())
-    return {name: nodes for name, nodes in found.items() if nodes}
-
-
 def _by_nodes(nodes: dict[str, frozenset[str]], reported: list[tuple[str, float]]) -> dict[frozenset[str], float]:
     """The time of one run; several layers may compute the same nodes."""
     times = defaultdict[frozenset[str], float](float)
@@ -115,11 +87,6 @@ def _by_nodes(nodes: dict[str, frozenset[str]], reported: list[tuple[str, float]
         if name in nodes:
             times[nodes[name]] += milliseconds
     return times
-
-
-def _information(trt: TensorRt, engine: ICudaEngine) -> str:
-    inspector: EngineInspector = engine.create_engine_inspector()
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _make_profiler(trt: TensorRt, report: Callable[[str, float], None]) -> IProfiler:

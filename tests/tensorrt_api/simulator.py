@@ -33,9 +33,10 @@ MEMORY = {}  # address → device memory that has been allocated and not freed
 STREAMS = {}  # handle → stream
 
 
-def simulate(api, cost=None):
+def simulate(api, cost=None, gpu="NVIDIA L4", refuses=()):
     """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
 
+    ``refuses``: nodes that it has no INT8 kernel for.
     ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
     """
     trt = types.ModuleType(f"{api.flavour} {api.version} (simulated)")
@@ -45,7 +46,13 @@ def simulate(api, cost=None):
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
     for base in kinds:
         real = base.real
-        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None}
+        members = {
+            "_api": api,
+            "_trt": trt,
+            "_cost": staticmethod(cost) if cost else None,
+            "_gpu": gpu,
+            "_refuses": refuses,
+        }
         setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
     trt.IProgressMonitor = type("IProgressMonitor", (Overridable,), {})
@@ -171,18 +178,26 @@ class Profile(Strict):
 
 
 class TimingCache(Strict):
+    """Node → its time, under the version and the GPU that they are of."""
+
     real = "ITimingCache"
 
-    def __init__(self, content):
-        self._content = content
+    def __init__(self, header, times):
+        self._header, self._times = header, times
 
     def serialize(self):
-        return self._content
+        return json.dumps([self._header, self._times]).encode()
+
+    def combine(self, other, ignore_mismatch):
+        if self._header != other._header and not (ignore_mismatch and self._header[0] == other._header[0]):
+            return False
+        self._times = {**other._times, **self._times}
+        return True
 
 
 class BuilderConfig(Strict):
     real = "IBuilderConfig"
-    builder_optimization_level = 3
+    builder_optimization_level, max_aux_streams = 3, -1
     profiling_verbosity = None
 
     def __init__(self):
@@ -203,17 +218,23 @@ class BuilderConfig(Strict):
         self._flags.discard(flag.name)
 
     def create_timing_cache(self, content):
-        damaged = content != b"" and not content.endswith(b"measured")
-        return None if damaged else self._trt.ITimingCache(content or self._api.version.encode())
+        try:
+            header, times = json.loads(content) if content else (self._header, {})
+        except ValueError:
+            return None
+        return self._trt.ITimingCache(list(header), times)
 
     def set_timing_cache(self, cache, ignore_mismatch):
-        fits = cache._content.startswith(self._api.version.encode())
-        self._cache = cache if fits or ignore_mismatch else None
-        return self._cache is not None
+        if fits := ignore_mismatch or cache._header == self._header:
+            self._cache = cache
+        return fits
 
     def get_timing_cache(self):
-        self._cache._content += b" measured"
         return self._cache
+
+    @property
+    def _header(self):
+        return [self._api.version, self._gpu]
 
     def set_compute_capability(self, value, index):
         self._target = value
@@ -244,12 +265,26 @@ class Builder(Strict):
             return self._log(
                 "ERROR", "Network has dynamic or shape inputs, but no optimization profile has been defined."
             )
+        if (refused := self._refused(onnx.load_from_string(network._model).graph)) is not None:
+            return self._log("ERROR", f"Error Code 10: Internal Error ({refused})")
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
+        if config._cache is not None:
+            config._cache._times.update({node.name: 1 for node in onnx.load_from_string(network._model).graph.node})
         detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
         head = json.dumps({"shapes": shapes, "detailed": detailed}).encode()
         return plan_header(self._api, body := head + b"\n" + network._model) + body
+
+    def _refused(self, graph):
+        """The first INT8 layer that there is no kernel for, named as a fused layer, or (11) as a compiler's region."""
+        dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
+        for nodes in fused(graph).values():
+            if not dequantizing.isdisjoint(nodes) and not set(self._refuses).isdisjoint(nodes):
+                named = f"{{ForeignNode[{nodes[0]}...{nodes[-1]}]}}. In computeCosts at optimizer.cpp:4115"
+                named = " + ".join(nodes) + "." if self._api.version.startswith("10.") else named
+                return f"Could not find any implementation for node {named}"
+        return None
 
     def _phases(self, monitor):
         assert monitor._made
@@ -284,7 +319,8 @@ class Engine(Strict):
 
     def __init__(self, model, shapes, detailed, logger):
         self._logger, self._profile, self._detailed = logger, shapes, detailed
-        graph = onnx.load_from_string(model).graph
+        self._model = onnx.load_from_string(model)
+        graph = self._model.graph
         self._layers = fused(graph)
         self._dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
         self._inputs = [value.name for value in graph.input]
@@ -325,22 +361,46 @@ class Engine(Strict):
 
 
 class Inspector(Strict):
+    """Describes tensors as 10 does ("Bindings", "Format/Datatype") or as 11 does ("I/O Tensors", "DataType")."""
+
     real = "EngineInspector"
+    execution_context = None
 
     def __init__(self, engine):
         self._engine = engine
+        self._older = self._api.version.startswith("10.")
+        graph = onnx.shape_inference.infer_shapes(engine._model).graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._types = {value.name: ONNX[value.type.tensor_type.elem_type] for value in values}
+        self._nodes = {node.name: node for node in graph.node}
 
     def get_engine_information(self, kind):
         assert kind is self._trt.LayerInformationFormat.JSON
         layers = [self._layer(name, nodes) for name, nodes in self._engine._layers.items()]
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        older = self._api.version.startswith("10.")
-        tensors = {"Bindings": names} if older else {"I/O Tensors": [{"Name": name} for name in names]}
+        tensors = {"Bindings": names} if self._older else {"I/O Tensors": [{"Name": name} for name in names]}
         return json.dumps({"Layers": layers, **tensors})
 
     def _layer(self, name, nodes):
-        metadata = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
-        return {"Name": name, "LayerType": "simulated", "Metadata": metadata} if self._engine._detailed else name
+        if not self._engine._detailed:
+            return name
+        read = [tensor for node in nodes for tensor in self._nodes[node].input if tensor in self._types]
+        made = [tensor for node in nodes for tensor in self._nodes[node].output]
+        return {
+            "Name": name,
+            "LayerType": "Convolution" if any(self._nodes[node].op_type == "Conv" for node in nodes) else "simulated",
+            "Inputs": [self._tensor(tensor) for tensor in read if tensor not in made],
+            "Outputs": [self._tensor(tensor) for tensor in made if tensor not in read],
+            "Metadata": "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes),
+        }
+
+    def _tensor(self, name):
+        kind = {"FLOAT": "FP32", "HALF": "FP16", "INT8": "Int8"}.get(self._types[name], self._types[name])
+        form = f"Row major {kind} format"
+        return {
+            "Name": name,
+            **({"Format/Datatype": form} if self._older else {"DataType": kind, "Format": "Row major"}),
+        }
 
 
 def fused(graph):

@@ -9,6 +9,7 @@ from tensorrt_api.graphs import network, unsupported
 
 from deploy.engine.build import build_engine
 from deploy.engine.flavours import load_flavour
+from deploy.engine.options import BuildOptions
 from deploy.engine.preflight import plan_kind
 from deploy.errors import InputError
 from deploy.specs import ShapeProfile
@@ -43,16 +44,15 @@ def test_precision_is_that_of_the_graph(rtx):
 
 
 def test_options_and_target_are_taken(rtx):
-    built = build_engine(
-        network(), flavour=rtx, batch=BATCH, workspace_gib=1, optimization_level=1, compute_capability="8.9"
-    )
+    options = BuildOptions(workspace_gib=1, optimization_level=1, compute_capability="8.9")
+    built = build_engine(network(), flavour=rtx, batch=BATCH, options=options)
     assert built.options["optimization_level"] == 1
     assert built.info("net.onnx", network()).compute_capability == "8.9"
 
 
 def test_unknown_target(rtx):
     with pytest.raises(InputError, match=r"got 9\.0; expected one of .*8\.6.*12\.0"):
-        build_engine(network(), flavour=rtx, batch=BATCH, compute_capability="9.0")
+        build_engine(network(), flavour=rtx, batch=BATCH, options=BuildOptions(compute_capability="9.0"))
 
 
 def test_unsupported_operator_is_named(rtx):
