@@ -26,6 +26,8 @@ class Capabilities:
         timing_cache: its builder times kernels on the GPU, and what it measured can be kept between builds.
         nms: its builder has kernels for NonMaxSuppression (NVIDIA/TensorRT-RTX issue 5: RTX parses it, and has none).
         compute_capabilities: it can build for a GPU other than the one in this machine.
+        jit: it compiles kernels for the shapes that it meets, captures CUDA graphs of them itself, and keeps them in a
+            runtime cache.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Capabilities:
     timing_cache: bool = False
     nms: bool = False
     compute_capabilities: bool = False
+    jit: bool = False
 
 
 # In the order in which `auto` takes them. Magic of TensorRT: kPLAN_FILE_TAG in trtexec's sampleEngines.cpp; of RTX: its
@@ -55,6 +58,7 @@ FLAVOURS = {
         rtx=True,
         builds_without_gpu=True,
         compute_capabilities=True,
+        jit=True,
     ),
 }
 

@@ -22,6 +22,19 @@ GUARDED = {
     ("module", "ComputeCapability"): "compute_capabilities",
     ("IBuilderConfig", "num_compute_capabilities"): "compute_capabilities",
     ("IBuilderConfig", "set_compute_capability"): "compute_capabilities",
+    ("module", "CudaGraphStrategy"): "jit",
+    ("module", "DynamicShapesKernelSpecializationStrategy"): "jit",
+    ("CudaGraphStrategy", "DISABLED"): "jit",
+    ("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE"): "jit",
+    ("DynamicShapesKernelSpecializationStrategy", "EAGER"): "jit",
+    ("DynamicShapesKernelSpecializationStrategy", "LAZY"): "jit",
+    ("ICudaEngine", "create_runtime_config"): "jit",
+    ("IRuntimeConfig", "cuda_graph_strategy"): "jit",
+    ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"): "jit",
+    ("IRuntimeConfig", "create_runtime_cache"): "jit",
+    ("IRuntimeConfig", "set_runtime_cache"): "jit",
+    ("IRuntimeCache", "deserialize"): "jit",
+    ("IRuntimeCache", "serialize"): "jit",
 }
 
 
