@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from deploy.engine.flavours import Flavour, load_flavour
-from deploy.engine.preflight import plan_kind, preflight
+from deploy.engine.plan import plan_kind
+from deploy.engine.preflight import preflight
 from deploy.manifest import Manifest, read_plan_manifest
 from deploy.runtime.base import Array, Runner
 from deploy.runtime.cuda import Cuda, open_cuda
@@ -33,10 +34,11 @@ def open_plan(path: Path) -> TrtRunner:
         MachineError: this machine cannot run it; the error says what to do instead.
     """
     manifest = read_plan_manifest(path)
-    preflight(path, manifest)
+    remarks = preflight(path, manifest)
     flavour = load_flavour(plan_kind(path).flavour)
     runner = TrtRunner(path.read_bytes(), flavour, runtime_cache=runtime_cache_path(path))
     runner.manifest = manifest
+    runner.execution = "; ".join([runner.execution, *remarks])
     return runner
 
 

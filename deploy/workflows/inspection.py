@@ -12,7 +12,8 @@ from deploy.artifacts import sha256_file
 from deploy.engine.audit import EngineAudit, audit_engine
 from deploy.engine.flavours import Flavour, load_flavour
 from deploy.engine.layers import EngineLayer, read_layers
-from deploy.engine.preflight import graph_of, plan_kind, preflight
+from deploy.engine.plan import graph_of, plan_kind
+from deploy.engine.preflight import preflight
 from deploy.errors import DeployError, MachineError
 from deploy.graph import files
 from deploy.graph.summary import summarize

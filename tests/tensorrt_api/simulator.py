@@ -27,13 +27,24 @@ NUMPY = {
     "BOOL": np.bool_,
 }
 ONNX = {1: "FLOAT", 10: "HALF", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 16: "BF16"}
+# NvInferRuntime.h of TensorRT-RTX; as its bindings print them.
+INVALIDITY = {
+    "VERSION_MISMATCH": 1,
+    "UNSUPPORTED_CC": 2,
+    "OLD_CUDA_DRIVER": 4,
+    "OLD_CUDA_RUNTIME": 8,
+    "INSUFFICIENT_GPU_MEMORY": 16,
+    "MALFORMED_ENGINE": 32,
+    "CUDA_ERROR": 64,
+}
 ACTIVATIONS = 4096  # bytes that a context computes in
 _running, _changing = set(), threading.Lock()  # what runs at this moment
 
 
-def simulate(api, cost=None, gpu="NVIDIA L4", refuses=()):
+def simulate(api, cost=None, gpu="NVIDIA L4", refuses=(), invalid=()):
     """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
 
+    ``invalid``: what RTX says against every plan, by EngineInvalidityDiagnostics' names; or ``SUBOPTIMAL``.
     ``refuses``: nodes that it has no INT8 kernel for.
     ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
     """
@@ -41,6 +52,8 @@ def simulate(api, cost=None, gpu="NVIDIA L4", refuses=()):
     trt.__version__ = api.version
     for name, members in api.enums.items():
         setattr(trt, name, bound_enum(name, members))
+    if api.classes["Runtime"].get("get_engine_validity"):
+        trt.EngineInvalidityDiagnostics = enum.IntFlag("EngineInvalidityDiagnostics", INVALIDITY)
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
     kinds += (RuntimeConfig, RuntimeCache)
     for base in kinds:
@@ -53,6 +66,7 @@ def simulate(api, cost=None, gpu="NVIDIA L4", refuses=()):
             "_cost": staticmethod(cost) if cost else None,
             "_gpu": gpu,
             "_refuses": refuses,
+            "_invalid": invalid,
         }
         setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
@@ -307,6 +321,20 @@ class Runtime(Strict):
 
     def __init__(self, logger):
         self._logger = logger
+
+    engine_header_size = property(lambda self: 64)
+
+    def get_engine_validity(self, head):
+        """By the header alone: that is all that is given."""
+        assert len(head) <= self.engine_header_size
+        validity, bits = self._trt.EngineValidity, INVALIDITY
+        if not head.startswith(capabilities(self._api.flavour).plan_magic):
+            return validity.INVALID, bits["MALFORMED_ENGINE"]
+        if self._invalid == ("SUBOPTIMAL",):
+            return validity.SUBOPTIMAL, 0
+        mismatch = ("VERSION_MISMATCH",) if head[24:28] != plan_header(self._api, b"")[24:28] else ()
+        found = (*self._invalid, *mismatch)
+        return (validity.INVALID if found else validity.VALID), sum(bits[name] for name in found)
 
     def deserialize_cuda_engine(self, plan):
         if plan[:28] != plan_header(self._api, plan[28:]):
