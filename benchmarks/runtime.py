@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 from tensorrt_api.cuda import SimulatedCuda
 from tensorrt_api.runners import NEWEST, OLDEST, RTX, runner
 
+from deploy.engine.api import IExecutionContext
+
 MOST_US = 50.0
 
 
@@ -77,7 +79,8 @@ def _compare(api: Any, graphs: bool, batch: int, args: argparse.Namespace) -> di
 def _bare(opened: Any, values: np.ndarray, graphs: bool) -> Callable[[], np.ndarray]:
     """The calls of one request by hand, on memory of the runner's lane and a context of its own."""
     lane = opened._lanes[0]
-    size, stream, context = lane._size(0, len(values)), lane.stream, lane._new_context(0)
+    size, stream = lane._size(0, len(values)), lane.stream
+    context: IExecutionContext = lane._new_context(0)
     (source,), (target,) = size.inputs, size.outputs
     context.set_input_shape("input", values.shape)
     context.execute_async_v3(stream.handle)

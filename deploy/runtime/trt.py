@@ -120,7 +120,7 @@ class TrtRunner(Runner):
 
     def device_memory(self) -> int:
         """Bytes on the GPU: weights (as many as the plan has), activations, inputs and outputs of all lanes."""
-        return self._engine.weights + sum(lane.device_memory for lane in self._lanes)
+        return self._engine.weights + sum(lane.device_bytes for lane in self._lanes)
 
     @property
     def graph_problem(self) -> str | None:

@@ -73,7 +73,7 @@ class Lane:
         with contextlib.ExitStack() as owned:
             self.stream = cuda.stream()
             owned.callback(self.stream.close)
-            self._activations = None if engine.own_memory else cuda.device_memory(engine.activations)
+            self._activations = None if engine.own_memory else cuda.memory(engine.activations)
             if self._activations is not None:
                 owned.callback(self._activations.close)
             specs = (*engine.io.inputs, *engine.io.outputs)
@@ -135,7 +135,7 @@ class Lane:
         return self._plain(profile).context
 
     @property
-    def device_memory(self) -> int:
+    def device_bytes(self) -> int:
         """Bytes on the GPU that belong to this lane; what TensorRT keeps for each context is not known to it."""
         activations = len(self._profiles) if self._activations is None else 1
         return activations * self._engine.activations + sum(device.nbytes for _, device in self._memory.values())
@@ -198,7 +198,7 @@ class Lane:
         """Whether this queued the work of ``size``, through a context that has been captured if that could be done."""
         queued = False
         try:
-            context = self._new_context(size.profile)
+            context: IExecutionContext = self._new_context(size.profile)
             self._graph_contexts.append(context)
             self._shape(context, size)
             self._enqueue(context)
@@ -217,7 +217,7 @@ class Lane:
         return plain
 
     def _new_context(self, profile: int) -> IExecutionContext:
-        context = self._engine.context(self._activations.address if self._activations else 0)
+        context: IExecutionContext = self._engine.context(self._activations.address if self._activations else 0)
         accepted = profile == 0 or context.set_optimization_profile_async(profile, self.stream.handle)
         for name, (_, device) in self._memory.items():
             accepted = accepted and context.set_tensor_address(name, device.address)
@@ -247,9 +247,9 @@ class Lane:
 
     def _allocate(self, spec: TensorSpec, owned: contextlib.ExitStack) -> tuple[PinnedMemory, DeviceMemory]:
         size = max(1, nbytes(spec, self._engine.io.batch.max))
-        pinned = self._cuda.pinned_memory(size)
+        pinned = self._cuda.pinned(size)
         owned.callback(pinned.close)
-        device = self._cuda.device_memory(size)
+        device = self._cuda.memory(size)
         owned.callback(device.close)
         return pinned, device
 

@@ -223,7 +223,7 @@ class SimulatedCuda:
     def memory_info(self):
         return self._memory - sum(block.nbytes for block in MEMORY.values()), self._memory
 
-    def device_memory(self, nbytes):
+    def memory(self, nbytes):
         check_no_capture()
         if nbytes > self.memory_info()[0]:
             from deploy.errors import MachineError
@@ -231,7 +231,7 @@ class SimulatedCuda:
             raise MachineError("CUDA failed in cuMemAlloc", got="out of memory")
         return SimulatedMemory(nbytes)
 
-    def pinned_memory(self, nbytes):
+    def pinned(self, nbytes):
         check_no_capture()
         return SimulatedPinned(nbytes)
 
