@@ -79,14 +79,14 @@ def _compare(api: Any, graphs: bool, batch: int, args: argparse.Namespace) -> di
 def _bare(opened: Any, values: np.ndarray, graphs: bool) -> Callable[[], np.ndarray]:
     """The calls of one request by hand, on memory of the runner's lane and a context of its own."""
     lane = opened._lanes[0]
-    size, stream = lane._size(0, len(values)), lane.stream
+    size, stream = lane.buffers.at(len(values)), lane.stream
     context: IExecutionContext = lane._new_context(0)
     (source,), (target,) = size.inputs, size.outputs
     context.set_input_shape("input", values.shape)
     context.execute_async_v3(stream.handle)
     stream.synchronize()
     launch = lambda: context.execute_async_v3(stream.handle)  # noqa: E731 - one of two ways
-    if graphs and lane.graphs_left:
+    if graphs and lane._graphs_left:
         graph = stream.capture(launch)
         lane._owned.callback(graph.close)
         launch = graph.launch

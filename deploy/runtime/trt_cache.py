@@ -12,9 +12,9 @@ from deploy.errors import DeployError
 _log = logging.getLogger(__name__)
 
 
-def runtime_cache_path(plan: Path) -> Path:
-    """``net.int8.rtx.plan`` → ``net.int8.rtx.plan.runtime_cache``."""
-    return plan.with_name(plan.name + ".runtime_cache")
+def runtime_cache_path(plan: Path) -> Path | None:
+    """``net.int8.rtx.plan`` → ``net.int8.rtx.plan.runtime_cache``; None for a file that is yet to become a plan."""
+    return plan.with_name(plan.name + ".runtime_cache") if plan.suffix == ".plan" else None
 
 
 class RuntimeCache:

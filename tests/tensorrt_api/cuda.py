@@ -13,6 +13,8 @@ from collections import deque
 
 import numpy as np
 
+from deploy.errors import MachineError
+
 LIVE = {}  # id → handle that has not been closed
 MEMORY = {}  # address → device memory that has not been freed
 STREAMS = {}  # handle → stream that has not been closed
@@ -226,8 +228,6 @@ class SimulatedCuda:
     def memory(self, nbytes):
         check_no_capture()
         if nbytes > self.memory_info()[0]:
-            from deploy.errors import MachineError
-
             raise MachineError("CUDA failed in cuMemAlloc", got="out of memory")
         return SimulatedMemory(nbytes)
 

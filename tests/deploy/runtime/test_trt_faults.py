@@ -72,19 +72,13 @@ def test_a_missing_synchronise(api, faulty, monkeypatch):
 
 def test_inputs_written_while_they_are_copied(faulty):
     """The second piece goes into a lane whose first piece is still to be copied."""
-
-    def start(real, lane, feeds, piece):
-        lane._under_way = False
-        real(lane, feeds, piece)
-
-    faulty("start", start)
     faulty("finish", lambda real, lane, results, piece: None if piece.start == 0 else real(lane, results, piece))
     with pytest.raises(AssertionError, match="Mismatched elements"), runner(lanes=1) as opened:
         ask(opened, 20)
 
 
 @pytest.mark.parametrize("api", THREE, ids=str)
-@pytest.mark.parametrize("wrong", [lambda lane: lane._memory["input"][1].address, lambda lane: 0x1000])
+@pytest.mark.parametrize("wrong", [lambda lane: lane.buffers.addresses["input"], lambda lane: 0x1000])
 def test_a_wrong_address(api, faulty, wrong):
     def new_context(real, lane, profile):
         context = real(lane, profile)
@@ -99,7 +93,7 @@ def test_a_wrong_address(api, faulty, wrong):
 def test_an_address_within_memory_that_is_too_small(faulty):
     def new_context(real, lane, profile):
         context = real(lane, profile)
-        context.set_device_memory(lane._memory["input"][1].address, 1 << 20)
+        context.set_device_memory(lane.buffers.addresses["input"], 1 << 20)
         return context
 
     faulty("_new_context", new_context)
@@ -110,7 +104,7 @@ def test_an_address_within_memory_that_is_too_small(faulty):
 @pytest.mark.parametrize("api", THREE, ids=str)
 def test_a_freed_buffer(api, faulty):
     def start(real, lane, feeds, piece):
-        lane._memory["logits"][1].close()
+        lane.buffers._memory["logits"][1].close()
         real(lane, feeds, piece)
 
     faulty("start", start)
@@ -121,7 +115,7 @@ def test_a_freed_buffer(api, faulty):
 def test_page_locked_memory_freed_under_a_copy(faulty):
     def start(real, lane, feeds, piece):
         real(lane, feeds, piece)
-        lane._memory["input"][0].close()
+        lane.buffers._memory["input"][0].close()
 
     faulty("start", start)
     with pytest.raises(Fault, match="SimulatedPinned is used after it was closed"):
@@ -139,7 +133,7 @@ def test_a_shape_outside_the_profile(api, monkeypatch):
 
 def test_a_stale_graph(faulty):
     """One context for all sizes, so that a graph's context is given other shapes after the capture."""
-    faulty("_new_context", lambda real, lane, profile: lane._profiles[0].context if lane._profiles else real(lane, 0))
+    faulty("_new_context", lambda real, lane, profile: lane._plain[0].context if lane._plain else real(lane, 0))
     with pytest.raises(Fault, match="a stale graph"):
         serve(lanes=1)
 
@@ -157,7 +151,7 @@ def test_a_graph_of_another_size(faulty):
 def test_a_capture_before_the_context_ran(faulty):
     def make_graph(real, lane, size):
         context = lane._new_context(0)
-        lane._shape(context, size)
+        lane._shape(context, size.bindings)
         lane.stream.capture(lambda: lane._enqueue(context))
 
     faulty("_make_graph", make_graph)

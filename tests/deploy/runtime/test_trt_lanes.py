@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tensorrt_api.tables import APIS
 from deploy.errors import MachineError
 from deploy.runtime import trt_lane
 from deploy.runtime.timing import HasProfile, HoldsDeviceMemory, timer_of
+from deploy.runtime.trt_cache import runtime_cache_path
 from deploy.specs import ShapeProfile
 
 
@@ -301,6 +303,11 @@ def test_a_folder_that_cannot_be_written_loses_the_cache_alone(tmp_path, caplog)
     with caplog.at_level(logging.WARNING), runner(RTX, runtime_cache=tmp_path / "absent" / "cache") as opened:
         ask(opened, 3)
     assert "the runtime cache is not kept: " in caplog.text
+
+
+def test_the_cache_of_a_plan_that_is_not_in_its_place_yet_is_not_kept():
+    assert runtime_cache_path(Path("net.rtx.plan")) == Path("net.rtx.plan.runtime_cache")
+    assert runtime_cache_path(Path(".net.rtx.plan.1f2e.tmp")) is None
 
 
 def test_tensorrt_keeps_no_runtime_cache(tmp_path):
