@@ -163,10 +163,10 @@ class CoreCuda:
         _check(result)
         return int(free), int(total)
 
-    def device_memory(self, nbytes: int) -> CoreMemory:
+    def memory(self, nbytes: int) -> CoreMemory:
         return reports(f"cuMemAlloc of {nbytes / 2**20:.1f} MiB on the GPU")(CoreMemory)(nbytes)
 
-    def pinned_memory(self, nbytes: int) -> CorePinned:
+    def pinned(self, nbytes: int) -> CorePinned:
         return reports(f"cuMemAllocHost of {nbytes / 2**20:.1f} MiB")(CorePinned)(nbytes)
 
     @reports("cuStreamCreate")

@@ -147,10 +147,10 @@ class PycudaCuda:
         free, total = driver.mem_get_info()
         return int(free), int(total)
 
-    def device_memory(self, nbytes: int) -> PycudaMemory:
+    def memory(self, nbytes: int) -> PycudaMemory:
         return reports(f"cuMemAlloc of {nbytes / 2**20:.1f} MiB on the GPU")(PycudaMemory)(nbytes)
 
-    def pinned_memory(self, nbytes: int) -> PycudaPinned:
+    def pinned(self, nbytes: int) -> PycudaPinned:
         return reports(f"cuMemHostAlloc of {nbytes / 2**20:.1f} MiB")(PycudaPinned)(nbytes)
 
     @reports("cuStreamCreate")

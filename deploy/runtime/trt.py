@@ -26,8 +26,8 @@ from deploy.runtime.trt_lane import Lane
 LANES = 2
 
 
-def open_plan(path: Path) -> TrtRunner:
-    """The runner of a plan file, with its manifest if it has one.
+def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True) -> TrtRunner:
+    """The runner of a plan file, with its manifest if it has one; see :class:`TrtRunner` for the arguments.
 
     Raises:
         InputError: the file is no plan, or not the one that its manifest describes.
@@ -36,7 +36,8 @@ def open_plan(path: Path) -> TrtRunner:
     manifest = read_plan_manifest(path)
     remarks = preflight(path, manifest)
     flavour = load_flavour(plan_kind(path).flavour)
-    runner = TrtRunner(path.read_bytes(), flavour, runtime_cache=runtime_cache_path(path))
+    cache = runtime_cache_path(path)
+    runner = TrtRunner(path.read_bytes(), flavour, lanes=lanes, graphs=graphs, runtime_cache=cache)
     runner.manifest = manifest
     runner.execution = "; ".join([runner.execution, *remarks])
     return runner
@@ -122,7 +123,7 @@ class TrtRunner(Runner):
 
     def device_memory(self) -> int:
         """Bytes on the GPU: weights (as many as the plan has), activations, inputs and outputs of all lanes."""
-        return self._engine.weights + sum(lane.device_memory for lane in self._lanes)
+        return self._engine.weights + sum(lane.device_bytes for lane in self._lanes)
 
     @property
     def graph_problem(self) -> str | None:

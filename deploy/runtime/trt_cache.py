@@ -12,9 +12,9 @@ from deploy.errors import DeployError
 _log = logging.getLogger(__name__)
 
 
-def runtime_cache_path(plan: Path) -> Path:
-    """``net.int8.rtx.plan`` → ``net.int8.rtx.plan.runtime_cache``."""
-    return plan.with_name(plan.name + ".runtime_cache")
+def runtime_cache_path(plan: Path) -> Path | None:
+    """``net.int8.rtx.plan`` → ``net.int8.rtx.plan.runtime_cache``; None for a file that is yet to become a plan."""
+    return plan.with_name(plan.name + ".runtime_cache") if plan.suffix == ".plan" else None
 
 
 class RuntimeCache:
@@ -26,18 +26,18 @@ class RuntimeCache:
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._before = path, b""
-        self._cache: IRuntimeCache = None
+        self._kernels: IRuntimeCache = None
 
     def attach(self, config: IRuntimeConfig) -> None:
         """Let the contexts of ``config`` use the cache."""
-        if self._cache is None:
-            self._cache = config.create_runtime_cache()
+        if self._kernels is None:
+            self._kernels = config.create_runtime_cache()
             self._read()
-        config.set_runtime_cache(self._cache)
+        config.set_runtime_cache(self._kernels)
 
     def save(self) -> None:
         """Write what has been added; a folder that cannot be written is logged as a warning."""
-        cache, self._cache = self._cache, None
+        cache, self._kernels = self._kernels, None
         if self._path is None or cache is None:
             return
         content = bytes(memoryview(cache.serialize()))
@@ -52,7 +52,7 @@ class RuntimeCache:
         if self._path is None or not self._path.is_file():
             return
         content = self._path.read_bytes()
-        if self._cache.deserialize(content):
+        if self._kernels.deserialize(content):
             self._before = content
         else:
             _log.warning("%s is of another GPU or version, and is made anew", self._path)

@@ -13,6 +13,8 @@ from collections import deque
 
 import numpy as np
 
+from deploy.errors import MachineError
+
 LIVE = {}  # id → handle that has not been closed
 MEMORY = {}  # address → device memory that has not been freed
 STREAMS = {}  # handle → stream that has not been closed
@@ -223,15 +225,13 @@ class SimulatedCuda:
     def memory_info(self):
         return self._memory - sum(block.nbytes for block in MEMORY.values()), self._memory
 
-    def device_memory(self, nbytes):
+    def memory(self, nbytes):
         check_no_capture()
         if nbytes > self.memory_info()[0]:
-            from deploy.errors import MachineError
-
             raise MachineError("CUDA failed in cuMemAlloc", got="out of memory")
         return SimulatedMemory(nbytes)
 
-    def pinned_memory(self, nbytes):
+    def pinned(self, nbytes):
         check_no_capture()
         return SimulatedPinned(nbytes)
 

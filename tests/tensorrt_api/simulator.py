@@ -316,6 +316,15 @@ def plan_header(api, body):
     return capabilities(api.flavour).plan_magic + bytes(12) + length + version
 
 
+def plan_of(api, model, profiles):
+    """A plan of several optimization profiles, each MIN, OPT and MAX of the first axis of every input."""
+    inputs = onnx.load_from_string(model).graph.input
+    rests = {tensor.name: [dim.dim_value for dim in tensor.type.tensor_type.shape.dim[1:]] for tensor in inputs}
+    shapes = [{name: [[rows, *rest] for rows in profile] for name, rest in rests.items()} for profile in profiles]
+    body = json.dumps({"profiles": shapes, "detailed": True}).encode() + b"\n" + model
+    return plan_header(api, body) + body
+
+
 class Runtime(Strict):
     real = "Runtime"
 

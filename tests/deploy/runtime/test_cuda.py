@@ -317,8 +317,8 @@ def test_a_round_trip_through_the_gpu(gpu):
     opened, calls, binding = gpu
     assert (opened.binding, opened.device, opened.memory_info()) == (binding, "Stand-in", (3, 8))
     assert ("device", 3) in calls.calls
-    stream, memory = opened.stream(), opened.device_memory(8)
-    there, back = opened.pinned_memory(8), opened.pinned_memory(8)
+    stream, memory = opened.stream(), opened.memory(8)
+    there, back = opened.pinned(8), opened.pinned(8)
     there.array[:], back.array[:] = range(8), 0
     stream.upload(there, memory, 6)
     stream.download(memory, back, 4)
@@ -343,7 +343,7 @@ def test_events_order_streams_and_tell_the_time(gpu):
 def test_handles_are_closed_once(gpu):
     opened, calls, _ = gpu
     closing = ("free", "free pinned", "destroy stream", "destroy event")
-    for handle in (opened.device_memory(8), opened.pinned_memory(8), opened.stream(), opened.event()):
+    for handle in (opened.memory(8), opened.pinned(8), opened.stream(), opened.event()):
         handle.close()
         handle.close()
     assert [calls.count(name) for name in closing] == [1, 1, 1, 1]
@@ -352,12 +352,12 @@ def test_handles_are_closed_once(gpu):
 @pytest.mark.parametrize(
     ("broken", "act", "said"),
     [
-        ("allocate", lambda c: c.device_memory(2**20), r"CUDA failed in cuMemAlloc of 1.0 MiB on the GPU \(got .*: .*"),
-        ("pinned", lambda c: c.pinned_memory(2**20), r"CUDA failed in cuMem\w+ of 1.0 MiB \(got .*pinned broke"),
+        ("allocate", lambda c: c.memory(2**20), r"CUDA failed in cuMemAlloc of 1.0 MiB on the GPU \(got .*: .*"),
+        ("pinned", lambda c: c.pinned(2**20), r"CUDA failed in cuMem\w+ of 1.0 MiB \(got .*pinned broke"),
         ("create stream", lambda c: c.stream(), r"CUDA failed in cuStreamCreate \(got .*create stream broke"),
         ("synchronize", lambda c: c.stream().synchronize(), r"CUDA failed in cuStreamSynchronize \(got RuntimeError"),
         ("record", lambda c: c.stream().record(c.event()), r"CUDA failed in cuEventRecord"),
-        ("copy", lambda c: c.stream().upload(c.pinned_memory(4), c.device_memory(4), 4), r"CUDA failed in cuMemcpy"),
+        ("copy", lambda c: c.stream().upload(c.pinned(4), c.memory(4), 4), r"CUDA failed in cuMemcpy"),
     ],
 )
 def test_what_fails_is_told_with_the_call_and_the_text(gpu, broken, act, said):
@@ -370,7 +370,7 @@ def test_what_fails_is_told_with_the_call_and_the_text(gpu, broken, act, said):
 def test_memory_that_ran_out_says_what_to_do(installed):
     installed("cuda-core").broken.add("allocate")
     with cuda.open_cuda(0, {}) as opened, pytest.raises(MachineError, match=r"OUT_OF_MEMORY: out of.*smaller --batch"):
-        opened.device_memory(8)
+        opened.memory(8)
 
 
 def test_a_graph_is_captured_for_this_thread_alone_and_uploaded(installed):

@@ -153,6 +153,20 @@ def test_closing_after_an_interrupted_call_waits_for_its_copies(monkeypatch):
     opened.close()
 
 
+def test_a_request_after_an_interrupted_call(monkeypatch):
+    def interrupted(stream):
+        raise KeyboardInterrupt
+
+    with runner(network(), ShapeProfile(1, 4, 8)) as opened:
+        for rows in (8, 3, 5, 8):
+            with monkeypatch.context() as patch:
+                patch.setattr(SimulatedStream, "synchronize", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    opened.infer({"input": images(rows)})
+            got = opened.infer({"input": images(3, seed=rows)})["logits"]
+            np.testing.assert_allclose(got, reference(network(), images(3, seed=rows)), rtol=1e-5)
+
+
 def test_damaged_plan_frees_everything():
     flavour = simulate(NEWEST)
     plan = build_engine(network(), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
