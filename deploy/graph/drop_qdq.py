@@ -9,19 +9,25 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from deploy.graph.irtools import add_initializer, cast, constant, insert_after, typed_copy
+from deploy.graph.lift import lift
 from deploy.graph.qdq import dequantized
 
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-def int8_nodes(model: ir.Model, first: Collection[str], last: Collection[str] = ()) -> list[str]:
-    """The nodes among those named that read what a DequantizeLinear gives.
+def int8_nodes(model: ir.Model) -> list[str]:
+    """The nodes that read what a DequantizeLinear gives."""
+    return [str(node.name) for node in _typed(model).graph if _reads_int8(node)]
+
+
+def int8_nodes_named(model: ir.Model, first: Collection[str], last: Collection[str] = ()) -> list[str]:
+    """Those of :func:`int8_nodes` that a builder means by some names.
 
     Where only Q/DQ are named, it is the nodes that read theirs. With ``last``, it is those from the first of ``first``
     to the last of ``last``, in the graph's order. Names that the graph does not have say nothing.
     """
-    nodes = list(typed_copy(model).graph)
-    at = {str(node.name): index for index, node in enumerate(nodes)}
+    nodes = list(_typed(model).graph)
+    at = {name: index for index, node in enumerate(nodes) for name in _names(node)}
     begin, end = ([at[name] for name in names if name in at] for names in (first, last))
     if begin and end:
         named = nodes[min(*begin, *end) : max(*begin, *end) + 1]
@@ -36,7 +42,7 @@ def drop_qdq(model: ir.Model, names: Collection[str]) -> ir.Model:
 
     Other readers of the same Q/DQ keep it. What the nodes give is quantized as before for those that read it.
     """
-    copy = typed_copy(model)
+    copy = _typed(model)
     for node in list(copy.graph):
         if node.name in names:
             for index, value in enumerate(node.inputs):
@@ -44,6 +50,16 @@ def drop_qdq(model: ir.Model, names: Collection[str]) -> ir.Model:
                     node.replace_input_with(index, plain)
     RemoveUnusedNodesPass()(copy)
     return copy
+
+
+def _typed(model: ir.Model) -> ir.Model:
+    """Graphs that others made may be of an older opset."""
+    return typed_copy(lift(model))
+
+
+def _names(node: ir.Node) -> list[str]:
+    """Its own, and what NVIDIA's parser calls it where it has none in the file."""
+    return [str(node.name), *(f"node_of_{value.name}" for value in node.outputs)]
 
 
 def _reads_int8(node: ir.Node) -> bool:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from deploy.artifacts import ArtifactNames, plan_manifest_path
 from deploy.data.calibration import CalibrationData, open_calibration_data
@@ -17,16 +16,16 @@ from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
 from deploy.engine.refusals import NoImplementationError
-from deploy.errors import InputError, MachineError
+from deploy.errors import InputError
 from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
-from deploy.parity.compare import Comparison
 from deploy.quantize.measured import Measured
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.budget import check_budget, open_budget
 from deploy.workflows.checks import check_options, check_outputs, check_source
+from deploy.workflows.evidence import Evidence
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
 from deploy.workflows.implicit import written_ranges
 from deploy.workflows.inspection import inspect_engine
@@ -84,9 +83,6 @@ class _Job:
         self._data = self._open_data()
         self._budget = open_budget(request, source, self._data, report.warn)
         self._judge = Judge(source, request.precision, self._data, report.warn)
-        self._verdicts: dict[str, Comparison] = {}
-        self._parity = source.manifest.parity
-        self._evidence: list[str] = []
         self._seconds: dict[str, float] = {}
         self._log: list[LogLine] = []
 
@@ -124,10 +120,9 @@ class _Job:
 
     def _finish(self, made: Quantized) -> BuildReport:
         """Judge, write and build a graph: all of it, or nothing."""
-        self._verdicts, self._evidence, self._parity = {}, [], self._source.manifest.parity
-        with self._timed("verify"):
-            self._judge_graph(made)
-        graph, manifest = self._source.finished(made.graph, self._manifest(made))
+        evidence = Evidence(self._source, self._judge, self._report, real=self._data is not None)
+        self._judge_graph(made, evidence)
+        graph, manifest = self._source.finished(made.graph, self._manifest(made, evidence))
         made = replace(made, graph=graph)
         with contextlib.ExitStack() as staged:
             onnx, place = self._write(staged, made, manifest)
@@ -137,18 +132,18 @@ class _Job:
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
             if built is not None and self._flavour is not None:
                 plan = stage(staged, self._plan, built.plan)
-                self._judge_plan(plan, built)
+                self._judge_plan(plan, self._flavour, evidence)
                 filed = self._onnx.read_bytes() if self._as_it_is else onnx
                 info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
                 info = replace(info, inspection=inspect_engine(built.plan, self._flavour, made.graph).to_dict())
-                manifest = manifest.evolve(engine=info, parity=self._parity)
+                manifest = manifest.evolve(engine=info, parity=evidence.parity)
                 stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
             onnx=self._onnx,
             plan=self._plan if built else None,
             manifest=manifest,
-            verdicts=self._verdicts,
-            evidence=tuple(self._evidence),
+            verdicts=evidence.verdicts,
+            evidence=tuple(evidence.lines),
             builder_warnings=built.warnings if built else (),
             seconds=self._seconds,
             calibration_cache=self._new_cache,
@@ -178,67 +173,36 @@ class _Job:
         request, report = self._request, self._report
         return Measured(self._flavour, self._batch(), gpu.name, request.options, report.phases, report.warn)
 
-    def _judge_graph(self, made: Quantized) -> None:
+    def _judge_graph(self, made: Quantized, evidence: Evidence) -> None:
         name, precision = self._onnx.name, self._request.precision
         if self._as_it_is:
-            self._evidence.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
-        elif not self._judge.able:
-            ranges = "" if self._source.precision is precision else f"ranges from {self._cache.name}, "
-            self._evidence.append(f"{name}: {ranges}not compared: no --calibration-data")
-            self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
+            evidence.lines.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
+        elif self._judge.able:
+            with self._timed("verify"):
+                evidence.simulate(name, made, precision)
         else:
-            self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
-            self._record(
-                "graph", "simulated", self._judge.compare_graph(made.graph, f"the {precision} graph", made.facts)
-            )
-            self._evidence.append(f"{name}: simulated on CPU by its twin, on {self._judge.inputs}")
+            ranges = "" if self._source.precision is precision else f"ranges from {self._cache.name}, "
+            evidence.lines.append(f"{name}: {ranges}not compared: no --calibration-data")
+            self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
 
-    def _judge_plan(self, plan: Path, built: BuiltEngine) -> None:
+    def _judge_plan(self, plan: Path, flavour: Flavour, evidence: Evidence) -> None:
         """Run the engine where it lies before it takes its place."""
-        compiled = f"{self._plan.name}: parsed and compiled by {self._flavour}"
+        compiled = f"{self._plan.name}: parsed and compiled by {flavour}"
         if not devices() or not self._judge.able:
             reason = "no --calibration-data to compare on" if devices() else "no GPU here"
-            self._evidence.append(f"{compiled}, not executed: {reason}")
+            evidence.lines.append(f"{compiled}, not executed: {reason}")
             return
-        from deploy.runtime.trt import open_plan
+        with self._timed("run"):
+            evidence.execute(plan, self._plan.name, compiled, elsewhere=flavour.can.compute_capabilities)
 
-        try:
-            opened = open_plan(plan)
-        except MachineError as error:
-            if self._flavour is None or not self._flavour.can.compute_capabilities:
-                raise
-            # The plan may be for another GPU than this one: TensorRT-RTX builds for all that it supports.
-            self._evidence.append(f"{compiled}, not executed: {error.headline}")
-            self._report.warn(f"the engine does not run here: {error.headline}")
-            return
-        with self._timed("run"), opened as runner:
-            self._evidence += [compiled, f"{self._plan.name}: {runner.execution}, on {self._judge.inputs}"]
-            if self._source.nms is None:
-                self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
-            else:
-                agreement = self._judge.compare_detections(runner, "the engine")
-                self._evidence.append(f"{self._plan.name}: {agreement}")
-                self._state(runner.execution, agreement.to_dict())
-
-    def _record(self, what: str, how: str, comparison: Comparison) -> None:
-        self._verdicts[what] = comparison
-        self._state(how, comparison.to_dict())
-
-    def _state(self, how: str, figures: dict[str, Any]) -> None:
-        """Write figures into the manifest."""
-        # Not where the images lie: an artefact travels, and paths tell of the machine that made it.
-        fed = "real images" if self._data else "synthetic images"
-        facts = {"against": self._judge.reference, "how": how, "input": fed}
-        self._parity = (*self._parity, {**facts, **figures})
-
-    def _manifest(self, made: Quantized) -> Manifest:
+    def _manifest(self, made: Quantized, evidence: Evidence) -> Manifest:
         if self._as_it_is:
             return self._source.manifest
         audit = audit_facts(made.graph, made.peaks, self._source.manifest.weights.source)
         return self._source.manifest.evolve(
             precision=self._request.precision,
             quantization={**audit, **(made.facts or {})},
-            parity=self._parity,
+            parity=evidence.parity,
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )
 

@@ -29,7 +29,7 @@ def faster_layers(int8: Int8, measured: Measured, report: Reporter, rounds: int 
     except NoImplementationError as error:
         refused = refused_nodes(int8.quantized({}).graph, error)
         if rounds and refused.keys() - int8.refused.keys():
-            report.warn(refusal_text(refused, error))
+            report.warn(refusal_text(list(refused), error))
             return faster_layers(int8.without(refused), measured, report, rounds - 1)
         report.warn(f"layers were not compared between INT8 and FP16: {error.headline}")
     except DeployError as error:

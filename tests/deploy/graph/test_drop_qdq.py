@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph.drop_qdq import drop_qdq, int8_nodes
+from deploy.graph.drop_qdq import drop_qdq, int8_nodes, int8_nodes_named
 from deploy.graph.fp16 import to_fp16
 from deploy.graph.placement import place
 from deploy.graph.qdq import insert_qdq
@@ -26,23 +26,34 @@ def operators(model, name):
 
 
 def test_which_nodes_are_meant(int8):
-    assert int8_nodes(int8, ["wide_conv_node"]) == ["wide_conv_node"]
-    assert int8_nodes(int8, ["wide_conv_node", "wide_node", "deep_conv_node"]) == ["wide_conv_node", "deep_conv_node"]
-    assert int8_nodes(int8, ["wide_node"]) == [], "an activation is in no INT8"
-    assert int8_nodes(int8, ["(Unnamed Layer* 7) [Shuffle]", "head.weight"]) == []
+    assert int8_nodes_named(int8, ["wide_conv_node"]) == ["wide_conv_node"]
+    assert int8_nodes_named(int8, ["wide_conv_node", "wide_node", "deep_conv_node"]) == [
+        "wide_conv_node",
+        "deep_conv_node",
+    ]
+    assert int8_nodes_named(int8, ["wide_node"]) == [], "an activation is in no INT8"
+    assert int8_nodes_named(int8, ["(Unnamed Layer* 7) [Shuffle]", "head.weight"]) == []
 
 
 def test_qdq_alone_mean_their_readers(int8):
-    assert int8_nodes(int8, ["stem/DequantizeLinear"]) == ["wide_conv_node", "block_node"]
-    assert int8_nodes(int8, ["stem/QuantizeLinear"]) == ["wide_conv_node", "block_node"]
-    assert int8_nodes(int8, ["wide_conv_node", "wide/QuantizeLinear"]) == ["wide_conv_node"], "fused behind it"
+    assert int8_nodes_named(int8, ["stem/DequantizeLinear"]) == ["wide_conv_node", "block_node"]
+    assert int8_nodes_named(int8, ["stem/QuantizeLinear"]) == ["wide_conv_node", "block_node"]
+    assert int8_nodes_named(int8, ["wide_conv_node", "wide/QuantizeLinear"]) == ["wide_conv_node"], "fused behind it"
 
 
 def test_a_region_is_all_that_lies_between(int8):
-    whole = int8_nodes(int8, ["stem_conv_node"], ["logits_node"])
-    assert whole[0] == "stem_conv_node"
-    assert set(int8_nodes(int8, ["wide_node"], ["deep_node"])) == {"deep_conv_node"}
-    assert int8_nodes(int8, ["nobody"], ["deep_conv_node"]) == ["deep_conv_node"], "where only one end is known"
+    assert int8_nodes_named(int8, ["stem_conv_node"], ["logits_node"]) == int8_nodes(int8)
+    assert set(int8_nodes_named(int8, ["wide_node"], ["deep_node"])) == {"deep_conv_node"}
+    assert int8_nodes_named(int8, ["nobody"], ["deep_conv_node"]) == ["deep_conv_node"], "where only one end is known"
+
+
+def test_nodes_without_a_name_in_the_file(int8):
+    """NVIDIA's parser calls them after what they give."""
+    for node in int8.graph:
+        node.name = None
+    named = int8_nodes_named(int8, ["node_of_wide_conv"])
+    assert len(named) == 1
+    assert len(int8_nodes(drop_qdq(int8, named))) == len(int8_nodes(int8)) - 1
 
 
 def test_a_node_without_its_qdq(int8, mini, run, images):
@@ -50,15 +61,15 @@ def test_a_node_without_its_qdq(int8, mini, run, images):
     assert operators(int8, "wide_conv_node")[:2] == ["DequantizeLinear", "DequantizeLinear"]
     assert operators(dropped, "wide_conv_node")[:2] == ["Relu", None]
     assert operators(dropped, "block_node").count("DequantizeLinear") == 1, "another reader keeps the pair"
-    assert int8_nodes(dropped, ["wide_conv_node"]) == []
+    assert int8_nodes_named(dropped, ["wide_conv_node"]) == []
     plain, quantized, less = (run(model, images, "wide")["wide"] for model in (mini, int8, dropped))
     assert np.abs(less - plain).mean() < 0.8 * np.abs(quantized - plain).mean()
 
 
 def test_all_of_them(int8, mini, run, images):
     """What is left of INT8 are the rounded weights."""
-    names = int8_nodes(int8, ["stem_conv_node"], ["logits_node"])
-    dropped = drop_qdq(int8, names)
+    dropped = drop_qdq(int8, int8_nodes(int8))
+    assert int8_nodes(dropped) == []
     assert not [node for node in dropped.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert not [name for name in dropped.graph.initializers if name.endswith(("/quantized", "/scale", "zero_point"))]
     np.testing.assert_allclose(run(dropped, images)["logits"], run(mini, images)["logits"], rtol=0.05, atol=0.05)
@@ -85,7 +96,7 @@ def qat():
     weights = {
         "w": rng.standard_normal((8, 3, 1, 1)).astype(np.float32),
         "b": np.arange(8, dtype=np.int32),
-        "s": np.float32(0.02),
+        "s": np.float32(0.04),
         "z": np.int8(0),
         "ws": np.full(8, 0.02, np.float32),
         "wz": np.zeros(8, np.int8),
@@ -119,3 +130,14 @@ def test_weights_that_were_never_stored_in_int8(run, images):
     bias = conv.inputs[2].const_value.numpy()
     np.testing.assert_allclose(bias, np.arange(8) * 0.0004, rtol=1e-6)
     run(dropped, images)
+
+
+def test_an_older_graph(run, images):
+    """Opset 13 has Q/DQ too, and others still write it."""
+    model, _ = qat()
+    plain = run(model, images)["logits"]
+    model.opset_imports[""] = 13
+    assert int8_nodes(model) == ["conv"]
+    dropped = drop_qdq(model, ["conv"])
+    assert dropped.opset_imports[""] == 19
+    np.testing.assert_allclose(run(dropped, images)["logits"], plain, atol=0.2)

@@ -100,10 +100,11 @@ def test_a_searched_graph_keeps_its_search(cli: Cli, target):
     assert facts["search"]["budget"] == 99
 
 
-def test_a_refusal_that_is_not_about_int8(cli: Cli, target, monkeypatch: pytest.MonkeyPatch):
-    """What INT8 is not to blame for fails at once, with the builder's words."""
+@pytest.mark.parametrize("region", ["pool_node...flat_node", "first_conv_node...logits_node"], ids=["none", "all"])
+def test_a_refusal_of_no_int8_or_of_all(cli: Cli, target, monkeypatch: pytest.MonkeyPatch, region: str):
+    """What INT8 is not to blame for, or only the whole of it, fails at once with the builder's words."""
     flavour = target(NEWEST)
-    words = "Could not find any implementation for node {ForeignNode[pool_node...flat_node]}."
+    words = f"Could not find any implementation for node {{ForeignNode[{region}]}}."
     builds = []
 
     def refuse(self, graph):
