@@ -76,8 +76,8 @@ def test_the_error_gives_a_command_that_works(cli: Cli, moved: Path):
     error = cli.refused(3, "infer", "--engine", moved, "photos")
     assert error == (
         "my net.fp16.plan cannot run on this machine (got TensorRT 11.4.0.106 is installed; this GPU is NVIDIA L4 of "
-        "compute capability 8.9; expected TensorRT 10.3.0.0 and a GPU of compute capability 8.7 (Orin) with 0 MiB "
-        "free, batch 2:4:8). Build it again where it is to run: add --rebuild, or python build_engine.py "
+        "compute capability 8.9; expected TensorRT 10.3.0.0 and a GPU of compute capability 8.7 (Orin), "
+        "batch 2:4:8). Build it again where it is to run: add --rebuild, or python build_engine.py "
         "'my net.fp16.onnx' --precision fp16 --batch 2:4:8 -o 'my net.fp16.plan'."
     )
     _, *command = shlex.split(error.partition("or python")[2].removesuffix("."))
