@@ -100,14 +100,21 @@ def test_sizes_beyond_the_most_graphs_run_without(launches, monkeypatch):
     assert len(set(launches)) == 2
 
 
-@pytest.mark.parametrize("options", [{"graphs": False}, {"cuda": SimulatedCuda(graphs=False)}])
-def test_without_graphs(launches, options):
-    with runner(**options) as opened:
+@pytest.mark.parametrize(
+    ("api", "graphs", "captures", "problem"),
+    [
+        (NEWEST, False, True, None),
+        (NEWEST, True, False, "simulated cannot capture CUDA graphs"),
+        (NEWEST, False, False, None),
+        (RTX, True, False, None),
+    ],
+)
+def test_without_graphs(launches, api, graphs, captures, problem):
+    with runner(api, cuda=SimulatedCuda(graphs=captures), graphs=graphs) as opened:
         for _ in range(5):
             ask(opened, 3)
-        told = opened.graph_problem
+        assert opened.graph_problem == problem
     assert launches == []
-    assert told == (None if "graphs" in options else "simulated cannot capture CUDA graphs")
 
 
 def test_a_capture_that_fails_leaves_plain_runs_and_its_reason(monkeypatch):
