@@ -39,6 +39,37 @@ def devices() -> list[GpuInfo]:
     return [_describe(library, ordinal, driver) for ordinal in range(count)]
 
 
+def _load() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _describe(library: ctypes.CDLL, ordinal: int, driver: str) -> GpuInfo:
+    device = _integer(library.cuDeviceGet, ordinal)
+    name = ctypes.create_string_buffer(256)
+    library.cuDeviceGetName(name, len(name), device)
+    memory = ctypes.c_size_t()
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    major, minor = (_integer(library.cuDeviceGetAttribute, attribute, device) for attribute in (_MAJOR, _MINOR))
+    return GpuInfo(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, driver)
+
+
+def _driver(library: ctypes.CDLL) -> str:
+    try:
+        return _VERSION_FILE.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        version = _integer(library.cuDriverGetVersion)
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
+
+def _integer(function: ctypes._NamedFuncPointer, *arguments: int) -> int:
+    """Call a driver function that stores one int through its first argument; 0 where it fails."""
+    value = ctypes.c_int()
+    return value.value if function(ctypes.byref(value), *arguments) == 0 else 0
+
+
 def driver_cuda() -> tuple[int, int] | None:
     """The newest CUDA that the driver supports, ``(13, 0)``; None where there is no driver."""
     library = _load()
@@ -76,34 +107,3 @@ def _load_nvml() -> ctypes.CDLL | None:
         return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:
         return None
-
-
-def _load() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
-
-
-def _describe(library: ctypes.CDLL, ordinal: int, driver: str) -> GpuInfo:
-    device = _integer(library.cuDeviceGet, ordinal)
-    name = ctypes.create_string_buffer(256)
-    library.cuDeviceGetName(name, len(name), device)
-    memory = ctypes.c_size_t()
-    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    major, minor = (_integer(library.cuDeviceGetAttribute, attribute, device) for attribute in (_MAJOR, _MINOR))
-    return GpuInfo(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value, driver)
-
-
-def _driver(library: ctypes.CDLL) -> str:
-    try:
-        return _VERSION_FILE.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        version = _integer(library.cuDriverGetVersion)
-        return f"CUDA {version // 1000}.{version % 1000 // 10}"
-
-
-def _integer(function: ctypes._NamedFuncPointer, *arguments: int) -> int:
-    """Call a driver function that stores one int through its first argument; 0 where it fails."""
-    value = ctypes.c_int()
-    return value.value if function(ctypes.byref(value), *arguments) == 0 else 0
