@@ -45,7 +45,8 @@ class Weights:
 class EngineInfo:
     """What a plan was built by and for. ``None`` means that the builder does not tell (no GPU was there).
 
-    ``inspection`` is what the inspector found in it, or why it could not look.
+    ``inspection`` is what the inspector found in it, or why it could not look. ``device_memory`` is what it took of
+    the GPU's memory when it was run, in bytes.
     """
 
     flavour: str
@@ -59,6 +60,7 @@ class EngineInfo:
     driver: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     inspection: dict[str, Any] | None = None
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _plan(path: Path, layers: bool, console: Console) -> int:
-    from deploy.engine.preflight import plan_kind
+    from deploy.engine.plan import plan_kind
     from deploy.workflows.inspection import inspect_plan
 
     kind, manifest = plan_kind(path), read_plan_manifest(path)

@@ -3,8 +3,9 @@
 import gc
 
 import pytest
+from tensorrt_api.cuda import LIVE, SimulatedClock, SimulatedCuda
 from tensorrt_api.graphs import network
-from tensorrt_api.simulator import MEMORY, STREAMS, SimulatedClock, SimulatedStream, simulate
+from tensorrt_api.simulator import simulate
 from tensorrt_api.tables import APIS
 
 from deploy.engine.build import build_engine
@@ -24,7 +25,7 @@ def few_runs(monkeypatch):
     monkeypatch.setattr(trt_profile, "RUNS", 3)
     yield
     gc.collect()
-    assert (MEMORY, STREAMS) == ({}, {})
+    assert LIVE == {}
 
 
 def cost(nodes, int8):
@@ -35,7 +36,7 @@ def cost(nodes, int8):
 def opened(precision, api=NEWEST, cost=cost):
     flavour = simulate(api, cost)
     plan = build_engine(network(precision), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
-    return TimedRunner(plan, flavour, SimulatedStream())
+    return TimedRunner(plan, flavour, SimulatedCuda())
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
@@ -71,7 +72,7 @@ def test_slow_runs_at_first_do_not_count():
 def test_the_usual_batch_is_what_is_timed():
     with opened("fp16") as half:
         half.milliseconds()
-        assert half._context._shapes == {"input": (4, 3, 16, 16)}
+        assert half._lanes[0].context(0)._shapes == {"input": (4, 3, 16, 16)}
 
 
 def test_layers_that_compute_the_same_nodes_are_added_up(monkeypatch):
@@ -90,19 +91,17 @@ def test_each_call_profiles_anew():
 
 def test_a_run_that_is_refused_carries_the_engines_words(monkeypatch):
     with opened("fp16") as half:
-        refuse = type(half._context)
+        refuse = half._engine.trt.IExecutionContext
         monkeypatch.setattr(refuse, "execute_async_v3", lambda self, handle: self._log("ERROR", "no kernel image"))
         with pytest.raises(MachineError, match=r"the engine failed to run \(got no kernel image\)"):
             half.milliseconds()
-        half._stream.synchronize()
 
 
 def test_a_shape_that_is_refused():
     with opened("fp16") as half:
-        half._context._engine._profile["input"] = [[2, 3, 16, 16]] * 3
+        half._engine.cuda_engine._profiles[0]["input"] = [[2, 3, 16, 16]] * 3
         with pytest.raises(MachineError, match="Static dimension mismatch"):
             half.layer_milliseconds()
-        half._stream.synchronize()
 
 
 def test_a_plan_without_detailed_names_tells_of_no_layer(monkeypatch):

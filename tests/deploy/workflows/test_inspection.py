@@ -131,7 +131,7 @@ def test_nodes_without_a_name(cli: Cli, on_gpu, monkeypatch: pytest.MonkeyPatch)
     half = [{"Name": "x", "DataType": "Half"}]
     layer = {"Name": "a", "LayerType": "gemm", "Metadata": "[ONNX Layer: node_of_one]", "Inputs": half, "Outputs": half}
     told = json.dumps({"Layers": [layer]})
-    monkeypatch.setattr("deploy.runtime.trt_inspector.plan_information", lambda plan, flavour: told)
+    monkeypatch.setattr("deploy.runtime.trt_inspector.plan_information", lambda plan, flavour, loading: told)
     built = cli.done("build", "net.int8.onnx", "--precision", "int8", "--backend", "tensorrt", "--json").document
     found = built["manifest"]["engine"]["inspection"]
     assert (found["convolutions"], found["int8_convolutions"]) == (1, 0)

@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 from commands import Cli, write_images
-from tensorrt_api.simulator import MEMORY, STREAMS, SimulatedClock, SimulatedStream, simulate
+from tensorrt_api.cuda import LIVE, SimulatedClock, SimulatedCuda
+from tensorrt_api.simulator import simulate
 from tensorrt_api.tables import APIS
 
 from deploy.data.arrays import ArraySource
@@ -216,12 +217,12 @@ def on_gpu(net, tmp_path, monkeypatch):
         flavour = simulate(api, cost)
         monkeypatch.setattr("deploy.workflows.build.devices", lambda: [GPU])
         monkeypatch.setattr("deploy.workflows.build.choose_flavour", lambda backend: flavour)
-        monkeypatch.setattr("deploy.runtime.trt.open_stream", SimulatedStream)
-        monkeypatch.setattr("deploy.runtime.trt.open_plan", lambda path: TrtRunner(path.read_bytes(), flavour))
+        monkeypatch.setattr("deploy.runtime.trt.open_cuda", SimulatedCuda)
+        monkeypatch.setattr("deploy.runtime.trt.open_plan", lambda path, **_: TrtRunner(path.read_bytes(), flavour))
 
     yield install
     gc.collect()
-    assert (MEMORY, STREAMS) == ({}, {})
+    assert LIVE == {}
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
