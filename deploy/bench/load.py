@@ -1,0 +1,75 @@
+"""Closed-loop load: each client sends its next query when it has the answer to the last one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+
+from deploy.runtime.base import Array, Runner
+from deploy.runtime.timing import InferenceTime, timer_of
+
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Query:
+    """When the host sent a query and had its answer, in seconds, and its parts where the runner tells them."""
+
+    start: float
+    end: float
+    parts: InferenceTime | None
+
+    @property
+    def host_ms(self) -> float:
+        return 1e3 * (self.end - self.start)
+
+
+class Load:
+    """``clients`` threads that query one runner with ``feeds`` in turn. One client is the calling thread itself."""
+
+    def __init__(self, runner: Runner, feeds: Sequence[Feeds], clients: int) -> None:
+        self._runner, self._feeds, self._clients = runner, feeds, clients
+        self._timer = timer_of(runner)
+        self._done = threading.Event()
+
+    def run(self, seconds: float, least: int = 1) -> list[Query]:
+        """Query for ``seconds``, each client at least ``least`` times; queries under way at the end are finished.
+
+        What the runner raises ends all clients.
+        """
+        self._done.clear()
+        if self._clients == 1:
+            return self._client(0, perf_counter() + seconds, least)
+        with ThreadPoolExecutor(self._clients, thread_name_prefix="client") as pool:
+            until = perf_counter() + seconds
+            try:
+                futures = [pool.submit(self._client, number, until, least) for number in range(self._clients)]
+                return [query for future in futures for query in future.result()]
+            finally:
+                self._done.set()  # an interrupt too: the pool waits for its threads
+
+    def _client(self, number: int, until: float, least: int) -> list[Query]:
+        queries: list[Query] = []
+        for index in count(number):
+            if self._done.is_set() or (len(queries) >= least and perf_counter() >= until):
+                break
+            queries.append(self._query(self._feeds[index % len(self._feeds)]))
+        return queries
+
+    def _query(self, feeds: Feeds) -> Query:
+        parts = None
+        start = perf_counter()
+        if self._timer is None:
+            self._runner.infer(feeds)
+        else:
+            _, parts = self._timer.infer_timed(feeds)
+        return Query(start, perf_counter(), parts)
+
+
+def walltime(queries: Sequence[Query]) -> float:
+    """Seconds from the first query's start to the last one's end: trtexec's Total Host Walltime."""
+    return max(query.end for query in queries) - min(query.start for query in queries)

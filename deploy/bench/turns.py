@@ -1,0 +1,73 @@
+"""Measuring several runners in turns: clocks, temperature and what else runs here change for all of them alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from deploy.bench.counters import GpuCounters, GpuUse
+from deploy.bench.load import Load, Query
+
+Progress = Callable[[int, int], None]
+
+_TURNS = 10
+_FEWEST_TURNS = 2
+_QUERIES_IN_A_TURN = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how hard to measure, by trtexec's names and defaults.
+
+    Attributes:
+        duration_s: seconds of measuring, for each runner.
+        warm_up_ms: milliseconds of load before that, for each runner.
+        iterations: queries at least, for each runner.
+        concurrency: clients that query at the same time.
+    """
+
+    duration_s: float = 3.0
+    warm_up_ms: float = 200.0
+    iterations: int = 10
+    concurrency: int = 1
+
+
+@dataclass
+class Series:
+    """One runner at one batch: its turns, each a list of queries, and what the GPU used in them.
+
+    ``counters`` are those of the GPU that it runs on.
+    """
+
+    load: Load
+    counters: GpuCounters | None = None
+    turns: list[list[Query]] = field(default_factory=list)
+    use: GpuUse = field(default_factory=GpuUse)
+
+    def take_turn(self, seconds: float, least: int) -> None:
+        """Measure for a while, after one query that fills the caches again."""
+        self.load.run(0)
+        with self.use.during(self.counters):
+            self.turns.append(self.load.run(seconds, least))
+
+
+def measure(series: Sequence[Series], settings: Settings, progress: Progress) -> None:
+    """Warm all up, then give each its turns: in one order, and back in the other."""
+    slowest = max(_warm_up(each.load, settings.warm_up_ms / 1e3) for each in series)
+    turns = _turns(settings.duration_s, slowest)
+    least = math.ceil(settings.iterations / turns / settings.concurrency)
+    for turn in range(turns):
+        for index, each in enumerate(series if turn % 2 == 0 else reversed(series)):
+            each.take_turn(settings.duration_s / turns, least)
+            progress(turn * len(series) + index + 1, turns * len(series))
+
+
+def _warm_up(load: Load, seconds: float) -> float:
+    """Seconds that the fastest query took."""
+    return min(query.end - query.start for query in load.run(seconds))
+
+
+def _turns(duration_s: float, query_s: float) -> int:
+    """Enough for noise to show, few enough for each to hold some queries."""
+    return max(_FEWEST_TURNS, min(_TURNS, int(duration_s / (_QUERIES_IN_A_TURN * query_s))))
