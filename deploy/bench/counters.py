@@ -94,8 +94,8 @@ class GpuUse:
             return
         ended = threading.Event()
         sampling = threading.Thread(target=self._sample, args=(counters, ended), name="nvml")
-        before, start = counters.energy(), perf_counter()
         sampling.start()
+        before, start = counters.energy(), perf_counter()
         try:
             yield
         finally:

@@ -46,18 +46,22 @@ class Load:
             return self._client(0, perf_counter() + seconds, least)
         with ThreadPoolExecutor(self._clients, thread_name_prefix="client") as pool:
             until = perf_counter() + seconds
+            futures = [pool.submit(self._client, number, until, least) for number in range(self._clients)]
             try:
-                futures = [pool.submit(self._client, number, until, least) for number in range(self._clients)]
                 return [query for future in futures for query in future.result()]
             finally:
-                self._done.set()  # an interrupt too: the pool waits for its threads
+                self._done.set()  # on an interrupt: the pool waits for its threads
 
     def _client(self, number: int, until: float, least: int) -> list[Query]:
         queries: list[Query] = []
         for index in count(number):
             if self._done.is_set() or (len(queries) >= least and perf_counter() >= until):
                 break
-            queries.append(self._query(self._feeds[index % len(self._feeds)]))
+            try:
+                queries.append(self._query(self._feeds[index % len(self._feeds)]))
+            except BaseException:
+                self._done.set()
+                raise
         return queries
 
     def _query(self, feeds: Feeds) -> Query:

@@ -10,13 +10,13 @@ from deploy.parity.report.page import embedded
 from deploy.parity.report.style import CSS
 from deploy.parity.report.svg import Frame, dot, element, text, ticks
 
-_WIDTH, _HEIGHT, _GAP, _LINE = 760, 260, 28, 18
+_WIDTH, _HEIGHT, _HEADING, _GAP, _LINE = 760, 250, 24, 20, 18
 # Paul Tol's "bright" scheme: told apart by the colour-blind too.
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 _STYLE = """
 svg.bench { background: #fff; font: 12px system-ui, "DejaVu Sans", sans-serif; }
 .bench text { fill: #5d6875; } .bench text.heading { fill: #1c2530; font-weight: 600; }
-.bench .grid { stroke: #dde2e8; } .bench .base { stroke: #5d6875; } .bench .curve { fill: none; stroke-width: 1.8; }
+.bench .grid { stroke: #dde2e8; } .bench .base { stroke: #5d6875; } .bench .series { fill: none; stroke-width: 1.8; }
 """
 
 Row = Mapping[str, Any]
@@ -81,7 +81,7 @@ def _throughputs(results: Sequence[Row], batches: Sequence[int], colours: Mappin
 
 def _curve(frame: Frame, points: Sequence[Sequence[float]], colour: str) -> str:
     written = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
-    return element("polyline", points=written, class_="curve", stroke=colour)
+    return element("polyline", points=written, class_="series", stroke=colour)
 
 
 def _dot(x: float, y: float, colour: str, tip: str) -> str:
@@ -98,13 +98,13 @@ def _legend(colours: Mapping[str, str]) -> list[str]:
 
 
 def _stacked(panels: Sequence[tuple[str, str]], legend: Sequence[str]) -> str:
-    top = _LINE * len(legend) + 6
+    top = _LINE * len(legend) + _GAP
     parts = [element("style", _STYLE), *legend]
     for heading, drawing in panels:
-        parts.append(text(heading, 4, top + 16, "heading"))
-        inner = drawing.replace("<svg ", f'<svg x="0" y="{top + _GAP}" width="{_WIDTH}" height="{_HEIGHT}" ', 1)
+        parts.append(text(heading, 4, top + 12, "heading"))
+        inner = drawing.replace("<svg ", f'<svg x="0" y="{top + _HEADING}" width="{_WIDTH}" height="{_HEIGHT}" ', 1)
         parts.append(inner)
-        top += _GAP + _HEIGHT
+        top += _HEADING + _HEIGHT + _GAP
     label = "; ".join(heading for heading, _ in panels)
     size = f'xmlns="http://www.w3.org/2000/svg" class="bench" width="{_WIDTH}" height="{top}"'
     return f'<svg {size} viewBox="0 0 {_WIDTH} {top}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>\n'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deploy.bench.counters import GpuCounters, GpuUse
@@ -48,7 +50,7 @@ class Series:
     def take_turn(self, seconds: float, least: int) -> None:
         """Measure for a while, after one query that fills the caches again."""
         self.load.run(0)
-        with self.use.during(self.counters):
+        with _no_collection(), self.use.during(self.counters):
             self.turns.append(self.load.run(seconds, least))
 
 
@@ -66,6 +68,18 @@ def measure(series: Sequence[Series], settings: Settings, progress: Progress) ->
 def _warm_up(load: Load, seconds: float) -> float:
     """Seconds that the fastest query took."""
     return min(query.end - query.start for query in load.run(seconds))
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector waits, as in :mod:`timeit`: its pauses are those of our lists of times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _turns(duration_s: float, query_s: float) -> int:

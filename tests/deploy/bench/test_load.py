@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from deploy.bench.load import Load, walltime
+
+
+def test_one_client_queries_until_the_time_is_over(fake, feeds):
+    runner = fake(0.3)
+    queries = Load(runner, feeds, 1).run(1.0)
+    assert len(queries) == 4  # the last one began before the end
+    assert [query.host_ms for query in queries] == pytest.approx([300] * 4)
+    assert walltime(queries) == pytest.approx(1.2)
+    assert all(query.parts is None for query in queries)
+
+
+def test_batches_are_fed_in_turn(fake, feeds):
+    runner = fake(0.3)
+    Load(runner, feeds, 1).run(1.0)
+    assert [fed["input"][0, 0] for fed in runner.fed] == [0, 1, 2, 0]
+
+
+def test_at_least_so_many_queries(fake, feeds):
+    assert len(Load(fake(2.0), feeds, 1).run(1.0, least=3)) == 3
+    assert len(Load(fake(2.0), feeds, 1).run(0)) == 1
+
+
+def test_a_runner_that_tells_the_parts_is_asked(fake_gpu, feeds):
+    (query,) = Load(fake_gpu(1.0), feeds, 1).run(0)
+    assert (query.parts.h2d_ms, query.parts.compute_ms, query.parts.d2h_ms) == (2, 5, 1)
+    assert query.parts.latency_ms == 8
+    assert query.host_ms == pytest.approx(1000)
+
+
+class Sleepy:
+    """Sleeps; counts how many threads are in it."""
+
+    def __init__(self, fails_at=None):
+        self.within = self.most = self.calls = 0
+        self.fails_at, self._lock = fails_at, threading.Lock()
+
+    def infer(self, feeds):
+        with self._lock:
+            self.calls += 1
+            call = self.calls
+            self.within += 1
+            self.most = max(self.most, self.within)
+        time.sleep(0.005)
+        with self._lock:
+            self.within -= 1
+        if call == self.fails_at:
+            raise RuntimeError("on purpose")
+
+
+def test_clients_overlap_and_their_throughput_adds_up(feeds):
+    alone, together = Sleepy(), Sleepy()
+    one = Load(alone, feeds, 1).run(0.1)
+    four = Load(together, feeds, 4).run(0.1)
+    assert alone.most == 1
+    assert together.most == 4
+    assert len(four) == together.calls
+    assert len(four) / walltime(four) > 2 * len(one) / walltime(one)
+    assert max(query.end - query.start for query in four) < walltime(four)
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_an_error_ends_all_clients_at_once(feeds, clients):
+    runner, start = Sleepy(fails_at=5), time.perf_counter()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        Load(runner, feeds, clients).run(30)
+    assert time.perf_counter() - start < 10
+    assert runner.within == 0
