@@ -29,40 +29,54 @@ class Query:
 
 
 class Load:
-    """``clients`` threads that query one runner with ``feeds`` in turn. One client is the calling thread itself."""
+    """``clients`` threads that query one runner with ``feeds`` in turn. One client is the calling thread itself.
+
+    The threads live until :meth:`close`: runners keep state for each thread they meet (ONNX Runtime's CUDA provider has
+    handles of cuDNN and cuBLAS), which has to be there before queries are timed.
+    """
 
     def __init__(self, runner: Runner, feeds: Sequence[Feeds], clients: int) -> None:
         self._runner, self._feeds, self._clients = runner, feeds, clients
         self._timer = timer_of(runner)
         self._done = threading.Event()
+        self._together = threading.Barrier(clients)  # so that no thread stands in for another
+        self._pool = ThreadPoolExecutor(clients, thread_name_prefix="client")  # starts none before they are needed
 
     def run(self, seconds: float, least: int = 1) -> list[Query]:
         """Query for ``seconds``, each client at least ``least`` times; queries under way at the end are finished.
 
-        What the runner raises ends all clients.
+        What the runner raises ends all clients, and the load with them.
         """
-        self._done.clear()
         if self._clients == 1:
-            return self._client(0, perf_counter() + seconds, least)
-        with ThreadPoolExecutor(self._clients, thread_name_prefix="client") as pool:
-            until = perf_counter() + seconds
-            futures = [pool.submit(self._client, number, until, least) for number in range(self._clients)]
-            try:
-                return [query for future in futures for query in future.result()]
-            finally:
-                self._done.set()  # on an interrupt: the pool waits for its threads
+            return self._client(0, seconds, least)
+        futures = [self._pool.submit(self._client, number, seconds, least) for number in range(self._clients)]
+        try:
+            return [query for future in futures for query in future.result()]
+        except BaseException:
+            self._stop()
+            raise
 
-    def _client(self, number: int, until: float, least: int) -> list[Query]:
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _client(self, number: int, seconds: float, least: int) -> list[Query]:
+        self._together.wait()
         queries: list[Query] = []
+        until = perf_counter() + seconds
         for index in count(number):
             if self._done.is_set() or (len(queries) >= least and perf_counter() >= until):
                 break
             try:
                 queries.append(self._query(self._feeds[index % len(self._feeds)]))
             except BaseException:
-                self._done.set()
+                self._stop()
                 raise
         return queries
+
+    def _stop(self) -> None:
+        self._done.set()
+        self._together.abort()
 
     def _query(self, feeds: Feeds) -> Query:
         parts = None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from itertools import cycle
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench.counters import GpuCounters, open_counters
-from deploy.bench.load import Load
+from deploy.bench.load import Feeds, Load
 from deploy.bench.result import Result
 from deploy.bench.turns import Progress, Series, Settings, measure
 from deploy.hardware import devices, processor
@@ -89,7 +89,7 @@ def bench(request: BenchRequest, warn: Warn, progress: Progress) -> BenchReport:
         InputError: a file cannot be read, or a batch is none that it takes.
         MachineError: a file cannot run here, or only as a simulation.
     """
-    counters = open_counters()
+    counters, machine = open_counters(), _machine()
     with contextlib.ExitStack() as opened:
         subjects = [_open(path, request, counters, opened, warn) for path in request.files]
         batches = batches_for(subjects, request.batches)
@@ -98,8 +98,7 @@ def bench(request: BenchRequest, warn: Warn, progress: Progress) -> BenchReport:
             subject.run_first(fed[0], counters)
         results: list[Result] = []
         for index, batch in enumerate(batches):
-            loads = [Load(s.runner, fed, request.settings.concurrency) for s, fed in zip(subjects, feeds[batch])]
-            series = [Series(load, counters if s.on_gpu else None) for s, load in zip(subjects, loads)]
+            series = _series(subjects, feeds[batch], request.settings.concurrency, counters, opened)
             measure(series, request.settings, _share(progress, index, len(batches)))
             results += [Result.of(str(s.path), batch, each, series[0]) for s, each in zip(subjects, series)]
         return BenchReport(
@@ -107,9 +106,22 @@ def bench(request: BenchRequest, warn: Warn, progress: Progress) -> BenchReport:
             files=tuple(subject.to_dict() for subject in subjects),
             results=tuple(results),
             inputs=str(request.data) if request.data else "made up",
-            machine=_machine(),
+            machine=machine,
             host_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # in KiB on Linux
         )
+
+
+def _series(
+    subjects: Sequence[BenchSubject],
+    feeds: Sequence[Sequence[Feeds]],
+    clients: int,
+    counters: GpuCounters | None,
+    opened: contextlib.ExitStack,
+) -> list[Series]:
+    loads = [Load(subject.runner, fed, clients) for subject, fed in zip(subjects, feeds)]
+    for load in loads:
+        opened.callback(load.close)  # before its runner
+    return [Series(load, counters if subject.on_gpu else None) for subject, load in zip(subjects, loads)]
 
 
 def _open(

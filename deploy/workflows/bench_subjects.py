@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench.counters import GpuCounters
+from deploy.bench.load import Feeds
 from deploy.data.calibration import open_calibration_data
 from deploy.data.loading import tell_once
 from deploy.errors import InputError, MachineError
 from deploy.images.default import default_preprocessing
 from deploy.parity.inputs import synthetic_batches
-from deploy.runtime.base import Array, Runner
+from deploy.runtime.base import Runner
 from deploy.runtime.open import open_runner
 from deploy.runtime.rows import fixed_batch
 from deploy.runtime.timing import HasProfile, HoldsDeviceMemory, timer_of
 from deploy.specs import Precision, Preprocessing, ShapeProfile, batch_of
 
-Feeds = Mapping[str, Array]
 Warn = Callable[[str], None]
 
 # Of real data, fed in turn: enough to see what depends on the data.

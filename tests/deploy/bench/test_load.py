@@ -69,7 +69,27 @@ def test_clients_overlap_and_their_throughput_adds_up(feeds):
 @pytest.mark.parametrize("clients", [1, 3])
 def test_an_error_ends_all_clients_at_once(feeds, clients):
     runner, start = Sleepy(fails_at=5), time.perf_counter()
+    load = Load(runner, feeds, clients)
     with pytest.raises(RuntimeError, match="on purpose"):
-        Load(runner, feeds, clients).run(30)
+        load.run(30)
+    load.close()
     assert time.perf_counter() - start < 10
     assert runner.within == 0
+
+
+def test_the_same_threads_serve_every_run(feeds):
+    """Each run has all of them, even one that a single thread could finish before the next is started."""
+    seen = []
+
+    class Noting:
+        def infer(self, feeds):
+            seen.append(threading.get_ident())
+
+    load = Load(Noting(), feeds, 3)
+    for _ in range(20):
+        load.run(0)
+    load.close()
+    assert len(seen) == 60
+    assert all(seen.count(thread) == 20 for thread in set(seen))
+    assert len(set(seen)) == 3
+    assert not any(thread.name.startswith("client") for thread in threading.enumerate())
