@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -17,11 +17,11 @@ Feeds = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Query:
-    """When the host sent a query and had its answer, in seconds, and its parts where the runner tells them."""
+    """When the host sent a query and had its answer, in seconds, and its parts if it was taken apart."""
 
     start: float
     end: float
-    parts: InferenceTime | None
+    parts: InferenceTime | None = None
 
     @property
     def host_ms(self) -> float:
@@ -42,14 +42,25 @@ class Load:
         self._together = threading.Barrier(clients)  # so that no thread stands in for another
         self._pool = ThreadPoolExecutor(clients, thread_name_prefix="client")  # starts none before they are needed
 
-    def run(self, seconds: float, least: int = 1) -> list[Query]:
+    @property
+    def tells_parts(self) -> bool:
+        """Whether the runner can take its queries apart."""
+        return self._timer is not None
+
+    def run(self, seconds: float, least: int = 1, *, apart: bool = False) -> list[Query]:
         """Query for ``seconds``, each client at least ``least`` times; queries under way at the end are finished.
 
         What the runner raises ends all clients, and the load with them.
+
+        Args:
+            seconds, least: how long.
+            apart: take the queries apart, which costs the host time; only where :attr:`tells_parts`.
         """
+        query = self._timed if apart else self._plain
         if self._clients == 1:
-            return self._client(0, seconds, least)
-        futures = [self._pool.submit(self._client, number, seconds, least) for number in range(self._clients)]
+            return self._client(0, seconds, least, query)
+        numbers = range(self._clients)
+        futures = [self._pool.submit(self._client, number, seconds, least, query) for number in numbers]
         try:
             return [query for future in futures for query in future.result()]
         except BaseException:
@@ -60,7 +71,7 @@ class Load:
         """End the threads."""
         self._pool.shutdown()
 
-    def _client(self, number: int, seconds: float, least: int) -> list[Query]:
+    def _client(self, number: int, seconds: float, least: int, query: Callable[[Feeds], Query]) -> list[Query]:
         self._together.wait()
         queries: list[Query] = []
         until = perf_counter() + seconds
@@ -68,7 +79,7 @@ class Load:
             if self._done.is_set() or (len(queries) >= least and perf_counter() >= until):
                 break
             try:
-                queries.append(self._query(self._feeds[index % len(self._feeds)]))
+                queries.append(query(self._feeds[index % len(self._feeds)]))
             except BaseException:
                 self._stop()
                 raise
@@ -78,13 +89,15 @@ class Load:
         self._done.set()
         self._together.abort()
 
-    def _query(self, feeds: Feeds) -> Query:
-        parts = None
+    def _plain(self, feeds: Feeds) -> Query:
         start = perf_counter()
-        if self._timer is None:
-            self._runner.infer(feeds)
-        else:
-            _, parts = self._timer.infer_timed(feeds)
+        self._runner.infer(feeds)
+        return Query(start, perf_counter())
+
+    def _timed(self, feeds: Feeds) -> Query:
+        assert self._timer is not None
+        start = perf_counter()
+        _, parts = self._timer.infer_timed(feeds)
         return Query(start, perf_counter(), parts)
 
 

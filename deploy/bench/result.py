@@ -63,7 +63,7 @@ class Result:
 
     Attributes:
         host_latency: of a query by the host's clock, from arrays to arrays.
-        parts: of queries on a GPU; None where the runner does not tell.
+        parts: of further queries, which the runner took apart; None where it cannot.
         walltime_s: Total Host Walltime, of all turns.
         ratio: of the host latency to that of the first artefact; None for the first itself.
         drift_percent: how much slower the second half of the turns was; None where it cannot be told.
@@ -86,7 +86,6 @@ class Result:
     @staticmethod
     def of(name: str, batch: int, series: Series, first: Series) -> Result:
         queries = [query for turn in series.turns for query in turn]
-        parts = [query.parts for query in queries if query.parts is not None]
         host = [[query.host_ms for query in turn] for turn in series.turns]
         times = [time for turn in host for time in turn]
         return Result(
@@ -95,7 +94,7 @@ class Result:
             queries=len(queries),
             walltime_s=sum(walltime(turn) for turn in series.turns),
             host_latency=Figures.of(times),
-            parts=Parts.of(parts) if parts else None,
+            parts=Parts.of(series.parts) if series.parts else None,
             ratio=None if series is first else Ratio.of(host, [[q.host_ms for q in turn] for turn in first.turns]),
             drift_percent=drift_percent(host),
             power_w=series.use.power(),

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 
 from deploy.bench.counters import GpuCounters, GpuUse
 from deploy.bench.load import Load, Query
+from deploy.runtime.timing import InferenceTime
 
 Progress = Callable[[int, int], None]
 
 _TURNS = 10
 _FEWEST_TURNS = 2
 _QUERIES_IN_A_TURN = 3
+# Of a turn, for queries that are taken apart where the runner can do that.
+_APART = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,35 @@ class Settings:
 
 @dataclass
 class Series:
-    """One runner at one batch: its turns, each a list of queries, and what the GPU used in them.
+    """One runner at one batch.
 
-    ``counters`` are those of the GPU that it runs on.
+    Attributes:
+        counters: of the GPU that it runs on.
+        turns: the queries of each turn.
+        parts: of further queries, which were taken apart.
+        use: what the GPU used in the turns.
     """
 
     load: Load
     counters: GpuCounters | None = None
     turns: list[list[Query]] = field(default_factory=list)
+    parts: list[InferenceTime] = field(default_factory=list)
     use: GpuUse = field(default_factory=GpuUse)
 
     def take_turn(self, seconds: float, least: int) -> None:
         """Measure for a while, after one query that fills the caches again."""
+        apart = _APART * seconds if self.load.tells_parts else 0.0
         self.load.run(0)
         with _no_collection(), self.use.during(self.counters):
-            self.turns.append(self.load.run(seconds, least))
+            self.turns.append(self.load.run(seconds - apart, least))
+        if apart:
+            self._take_apart(apart)
+
+    def _take_apart(self, seconds: float) -> None:
+        self.load.run(0, apart=True)
+        with _no_collection():
+            queries = self.load.run(seconds, apart=True)
+        self.parts += [query.parts for query in queries if query.parts is not None]
 
 
 def measure(series: Sequence[Series], settings: Settings, progress: Progress) -> None:

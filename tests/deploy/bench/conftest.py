@@ -59,6 +59,7 @@ class FakeGpuRunner(FakeRunner):
         self.parts = parts
 
     def infer_timed(self, feeds):
+        self.clock.pass_(0.005)  # of the host, to read the events
         return self.infer(feeds), self.parts
 
 

@@ -28,11 +28,17 @@ def test_at_least_so_many_queries(fake, feeds):
     assert len(Load(fake(2.0), feeds, 1).run(0)) == 1
 
 
-def test_a_runner_that_tells_the_parts_is_asked(fake_gpu, feeds):
-    (query,) = Load(fake_gpu(1.0), feeds, 1).run(0)
+def test_queries_are_taken_apart_where_that_is_asked_for(fake, fake_gpu, feeds):
+    load = Load(fake_gpu(1.0), feeds, 1)
+    assert load.tells_parts
+    (query,) = load.run(0, apart=True)
     assert (query.parts.h2d_ms, query.parts.compute_ms, query.parts.d2h_ms) == (2, 5, 1)
     assert query.parts.latency_ms == 8
+    assert query.host_ms == pytest.approx(1005)
+    (query,) = load.run(0)
+    assert query.parts is None
     assert query.host_ms == pytest.approx(1000)
+    assert not Load(fake(1.0), feeds, 1).tells_parts
 
 
 class Sleepy:

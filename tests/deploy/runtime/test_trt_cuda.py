@@ -68,26 +68,3 @@ def test_missing_library(monkeypatch):
 def test_stream_without_a_gpu():
     with pytest.raises(MachineError, match=r"CUDA"):
         open_stream()
-
-
-def test_where_a_gpu_is_plugged_in(monkeypatch):
-    library = driver()
-
-    def place(text, length, device):
-        text.value = b"0000:01:00.0"[: length - 1]
-        return 0
-
-    library.cuDeviceGetPCIBusId = place
-    monkeypatch.setattr(hardware, "_load", lambda: library)
-    assert hardware.pci_bus_id() == b"0000:01:00.0"
-    monkeypatch.setattr(hardware, "_load", lambda: driver(result=100))
-    assert hardware.pci_bus_id() is None
-
-
-def test_the_processor_and_the_cores_that_may_be_used(monkeypatch, tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: AMD EPYC 7763\n\nmodel name\t: AMD EPYC 7763\n")
-    monkeypatch.setattr(hardware, "_CPU_FILE", tmp_path / "cpuinfo")
-    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
-    assert hardware.processor() == "AMD EPYC 7763, 2 cores"
-    monkeypatch.setattr(hardware, "_CPU_FILE", tmp_path / "absent")
-    assert hardware.processor().endswith(", 2 cores")
