@@ -1,8 +1,13 @@
-"""The GPUs of this machine, asked of the driver's own library: no CUDA package is needed, and no GPU either."""
+"""The processor and the GPUs of this machine.
+
+GPUs are asked of the driver's own library: no CUDA package is needed, and no GPU either.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +15,7 @@ from pathlib import Path
 # cuda.h: CUdevice_attribute
 _MAJOR, _MINOR = 75, 76
 _VERSION_FILE = Path("/sys/module/nvidia/version")
+_CPU_FILE = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,25 @@ def devices() -> list[GpuInfo]:
     count = _integer(library.cuDeviceGetCount)
     driver = _driver(library)
     return [_describe(library, ordinal, driver) for ordinal in range(count)]
+
+
+def pci_bus_id(ordinal: int = 0) -> bytes | None:
+    """Where a GPU of :func:`devices` is plugged in, ``0000:01:00.0``: what NVML, which counts all GPUs, knows it by."""
+    library = _load()
+    if library is None or library.cuInit(0) != 0:
+        return None
+    text = ctypes.create_string_buffer(32)
+    if library.cuDeviceGetPCIBusId(text, len(text), _integer(library.cuDeviceGet, ordinal)) != 0:
+        return None
+    return text.value
+
+
+def processor() -> str:
+    """The CPU's name, and how many of its cores this process may use: in a container fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lines = _CPU_FILE.read_text(encoding="utf-8").splitlines() if _CPU_FILE.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return f"{names[0] if names else platform.machine()}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def _load() -> ctypes.CDLL | None:

@@ -128,6 +128,8 @@ def test_inspect_eval_and_doctor(bare: Bare, here: Path, precise: Result):
         (here / "classes" / name).mkdir()
     evaluated = bare.verb("eval", "net.onnx", "--data", "classes", "--json", cwd=here)
     assert evaluated.document[0]["images"] == 9
+    timed = bare.verb("bench", "net.onnx", "--duration-s", "0.1", "--json", cwd=here)
+    assert timed.document["results"][0]["queries"] >= 10
     findings = {finding["name"]: finding for finding in bare.verb("doctor", "--json", cwd=here).document}
     assert findings["torch"]["fix"] == "pip install '.[export]'"
     assert findings["run graphs (infer, verify, eval)"]["state"] == "ok"

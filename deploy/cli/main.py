@@ -22,6 +22,7 @@ VERBS = {
     "infer": "images → predictions, by an ONNX graph or an engine",
     "verify": "compare graphs and engines with a reference, number by number",
     "eval": "top-1 and top-5 accuracy on a folder of labelled images",
+    "bench": "latency, throughput, memory and power, side by side",
     "inspect": "what a graph or an engine is: manifest, inputs, operators, precisions",
     "doctor": "what this machine can do, and what to install for the rest",
 }
