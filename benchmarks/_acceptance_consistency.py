@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.errors import InputError
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.limits import Limits
 from deploy.runtime.base import Array, Runner
@@ -49,17 +50,24 @@ def consistency(runner: Runner, feeds: Mapping[int, Feeds], precision: Precision
 
 def judged(pairs: Iterable[tuple[Outputs, Outputs]], limits: Limits, *, exact: bool) -> dict[str, Any]:
     """Outputs as they should be and as they are, one figure for all."""
-    accumulators: dict[str, Accumulator] = {}
-    for want, have in pairs:
-        for name in want:
-            accumulators.setdefault(name, Accumulator()).update(want[name], have[name])
-    compared = {name: accumulator.result() for name, accumulator in accumulators.items()}
+    try:
+        compared = _compared(pairs)
+    except InputError as error:  # NaN where a number is to be repeated, or another shape
+        return {"same_bits": False, "sqnr_db": None, "relative": None, "failures": [error.headline]}
     same_bits = all(comparison.finite and comparison.max_abs == 0 for comparison in compared.values())
     failures = [f"{name}: {reason}" for name, each in compared.items() for reason in limits.distances(each)]
     if exact and not same_bits and not failures:
         failures = ["other bits"]
     worst = min(compared.values(), key=_quality).to_dict()
     return {"same_bits": same_bits, **{key: worst[key] for key in ("sqnr_db", "relative")}, "failures": failures}
+
+
+def _compared(pairs: Iterable[tuple[Outputs, Outputs]]) -> dict[str, Comparison]:
+    accumulators: dict[str, Accumulator] = {}
+    for want, have in pairs:
+        for name in want:
+            accumulators.setdefault(name, Accumulator()).update(want[name], have[name])
+    return {name: accumulator.result() for name, accumulator in accumulators.items()}
 
 
 def _quality(comparison: Comparison) -> float:
