@@ -38,7 +38,7 @@ def consistency(runner: Runner, feeds: Mapping[int, Feeds], precision: Precision
     rows = sorted(feeds)[-2] if len(feeds) > 1 else max(feeds)
     outputs = {batch: infer_rows(runner, fed) for batch, fed in feeds.items()}
     checks = {
-        "repeat": ((outputs[batch], infer_rows(runner, fed)) for batch, fed in feeds.items()),
+        "repeat": [(outputs[batch], infer_rows(runner, fed)) for batch, fed in feeds.items()],
         "same rows": _same_rows(runner, feeds[rows], rows),
         "alone": _alone(runner, feeds[rows], outputs[rows], rows),
         "threads": _threads(runner, feeds, outputs),
