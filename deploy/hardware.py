@@ -39,6 +39,45 @@ def devices() -> list[GpuInfo]:
     return [_describe(library, ordinal, driver) for ordinal in range(count)]
 
 
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that the driver supports, ``(13, 0)``; None where there is no driver."""
+    library = _load()
+    version = _integer(library.cuDriverGetVersion) if library is not None else 0
+    return (version // 1000, version % 1000 // 10) if version else None
+
+
+def free_memory(ordinal: int = 0) -> int | None:
+    """Bytes of a GPU's memory that no process uses, by NVML; None where that does not tell, as on a Jetson.
+
+    NVML counts all GPUs of the machine, CUDA those that it may use: the PCI address says which is meant.
+    https://docs.nvidia.com/deploy/nvml-api
+    """
+    cuda, nvml = _load(), _load_nvml()
+    if cuda is None or nvml is None or cuda.cuInit(0) != 0 or nvml.nvmlInit_v2() != 0:
+        return None
+    place, device, memory = ctypes.create_string_buffer(32), ctypes.c_void_p(), _Memory()
+    told = (
+        cuda.cuDeviceGetPCIBusId(place, len(place), _integer(cuda.cuDeviceGet, ordinal)) == 0
+        and nvml.nvmlDeviceGetHandleByPciBusId_v2(place, ctypes.byref(device)) == 0
+        and nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0
+    )
+    nvml.nvmlShutdown()
+    return memory.free if told else None
+
+
+class _Memory(ctypes.Structure):
+    """nvml.h: nvmlMemory_t."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+def _load_nvml() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+
+
 def _load() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -43,7 +43,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a plan was built by and for. ``None`` means that the builder does not tell (no GPU was there)."""
+    """What a plan was built by and for. ``None`` means that the builder does not tell (no GPU was there).
+
+    ``inspection`` is what the inspector found in it, or why it could not look. ``device_memory`` is what it took of
+    the GPU's memory when it was run, in bytes.
+    """
 
     flavour: str
     version: str
@@ -55,6 +59,8 @@ class EngineInfo:
     gpu: str | None = None
     driver: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    inspection: dict[str, Any] | None = None
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)

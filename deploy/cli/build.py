@@ -12,8 +12,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.builder import add_builder_options, builder_options
 from deploy.cli.console import Bars, Console
-from deploy.cli.facts import quantization_rows
+from deploy.cli.facts import inspection_rows, quantization_rows
 from deploy.cli.options import add_image_size, output_path
 from deploy.cli.pareto import print_front
 from deploy.errors import InputError
@@ -84,11 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto: tensorrt where it is installed and there is a GPU, else tensorrt_rtx, which builds on a CPU; "
         "none: stop at the precise graph",
     )
-    parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel times kept between builds (tensorrt)")
-    parser.add_argument("--workspace", type=float, metavar="GIB", help="scratch memory one layer may use, in GiB")
-    parser.add_argument(
-        "--compute-capability", metavar="X.Y", help="the GPU to build for, such as 8.9 (tensorrt_rtx; default: any)"
-    )
+    add_builder_options(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="write everything the builder says to a file")
     parser.add_argument(
         "-o", "--output", type=output_path, metavar="FILE|DIR", help="the engine (default ./MODEL.PRECISION[.rtx].plan)"
@@ -115,9 +112,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         eval_data=args.eval_data,
         batch=ShapeProfile.parse(args.batch) if args.batch else None,
         backend=args.backend,
-        timing_cache=args.timing_cache,
-        workspace_gib=args.workspace,
-        compute_capability=args.compute_capability,
+        options=builder_options(args),
         output=args.output,
         image_size=args.image_size,
         log=args.log,
@@ -151,6 +146,7 @@ def _print(report: BuildReport, console: Console) -> None:
     rows += quantization_rows(manifest.quantization or {})
     if manifest.engine is not None:
         rows.append(["batch", str(manifest.engine.batch)])
+        rows += inspection_rows(manifest.engine.inspection)
     if report.calibration_cache is not None:
         rows.append(["calibration cache", f"{report.calibration_cache}, for trtexec --int8 --calib"])
     rows += [["evidence", text] for text in report.evidence]
@@ -176,6 +172,7 @@ def _document(report: BuildReport) -> dict[str, Any]:
         "calibration_cache": str(report.calibration_cache) if report.calibration_cache else None,
         "verdicts": {what: comparison.to_dict() for what, comparison in report.verdicts.items()},
         "evidence": list(report.evidence),
+        "refused": (report.manifest.quantization or {}).get("refused", {}),
         "builder_warnings": list(report.builder_warnings),
         "seconds": dict(report.seconds),
         "manifest": report.manifest.to_dict(),

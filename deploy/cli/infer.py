@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from deploy.specs import Preprocessing
 
 
+BATCH = 8
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", required=True, metavar="FILE", type=Path, help="an .onnx graph or a .plan engine")
     parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", type=Path, help="image files, or folders of them")
     add_answer_options(parser)
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (default 8)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help=f"images per batch (default {BATCH})")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument(
@@ -47,11 +50,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with open_runner(args.engine, device=args.device, threads=args.threads) as runner:
         if runner.manifest is not None and runner.manifest.weights.warning:
             console.warn(runner.manifest.weights.warning)
+        _note_batch(runner, args.batch_size, console)
         job = _Job(runner, args, labels, console)
         results, seconds = job.run(args.images)
     _report(console, job, results, seconds)
     # The readable images have been answered; that one was not still shows in the exit code.
     return InputError.exit_code if job.unreadable or job.unsaved else 0
+
+
+def _note_batch(runner: Runner, size: int | None, console: Console) -> None:
+    """Say what becomes of a batch size that was asked for and that an engine does not take as it is."""
+    engine = runner.manifest.engine if runner.manifest is not None else None
+    if size is None or engine is None:
+        return
+    from deploy.engine.preflight import batch_remark
+
+    if remark := batch_remark(engine.batch, size):
+        console.note(remark)
 
 
 def _check_positive(args: argparse.Namespace) -> None:
@@ -81,7 +96,7 @@ class _Job:
         self.unreadable: list[tuple[Path, InputError]] = []
         self.saved: dict[Path, Path] = {}
         self.unsaved: list[tuple[Path, InputError]] = []
-        self._batch_size, self._folder = args.batch_size, args.save
+        self._batch_size, self._folder = args.batch_size or BATCH, args.save
 
     def run(self, given: list[Path]) -> tuple[_Results, float]:
         """Answers per image, and the seconds from the first byte read to the last answer."""

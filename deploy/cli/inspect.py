@@ -9,13 +9,12 @@ python -m deploy inspect mobilenet_v3_large --image-size 320 --layers
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
-from deploy.cli.facts import quantization_rows
+from deploy.cli.facts import engine_rows, inspection_rows, manifest_rows
 from deploy.cli.options import add_architecture_options, architecture_options
 from deploy.cli.placement import placement_document, placement_row, print_placement
 from deploy.errors import InputError
@@ -25,12 +24,15 @@ from deploy.specs import NetworkOptions
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from deploy.engine.layers import EngineLayer
     from deploy.graph.explain import Explanation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="FILE|NAME", help="an .onnx graph, a .plan engine, or a model's name")
-    parser.add_argument("--layers", action="store_true", help="list every layer with its precision and cost")
+    parser.add_argument(
+        "--layers", action="store_true", help="list every layer with its precision and cost; those of a plan on a GPU"
+    )
     parser.add_argument(
         "--placement",
         action="store_true",
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if path.suffix == ".onnx":
         return _graph(path, args.layers, args.placement, console)
     if path.suffix == ".plan":
-        return _plan(path, console)
+        return _plan(path, args.layers, console)
     if ":" not in args.what and (path.exists() or path.suffix):
         raise InputError(f"{path} cannot be inspected", expected="an .onnx or .plan file, or a model's name")
     return _model(args.what, options, args.layers, console)
@@ -79,7 +81,7 @@ def _graph(path: Path, layers: bool, placement: bool, console: Console) -> int:
         *([f"in {name}", _counts(counts)] for name, counts in summary.precisions.items() if name != "-"),
         *([placement_row(explained)] if explained else []),
     ]
-    console.table(["graph", path.name], rows + _manifest_rows(manifest))
+    console.table(["graph", path.name], rows + manifest_rows(manifest))
     if layers:
         console.table(
             ["layer", "operator", "precision", "output", "parameters", "MACs", "% of MACs"],
@@ -126,63 +128,31 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _manifest_rows(manifest: Manifest | None) -> list[list[str]]:
-    if manifest is None:
-        return [["manifest", "none: this file was made by another tool"]]
-    weights = manifest.weights
-    rows = [
-        ["model", f"{manifest.model} ({manifest.task})"],
-        ["precision", str(manifest.precision)],
-        ["weights", " ".join(filter(None, [weights.source, weights.name, weights.sha256 and weights.sha256[:12]]))],
-        ["inputs", ", ".join(map(str, manifest.inputs))],
-        ["outputs", ", ".join(map(str, manifest.outputs))],
-        *([["NMS inside", str(manifest.nms)]] if manifest.nms else []),
-        ["preprocessing", str(manifest.preprocessing) if manifest.preprocessing else "none"],
-        ["labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:3])}, …" if manifest.labels else "none"],
-        ["made by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
-    ]
-    rows += [["parity", _parity(figures)] for figures in manifest.parity]
-    facts = manifest.quantization or {}
-    rows += quantization_rows(facts)
-    return rows + [row for key in ("left_out", "fp32_nodes") for row in _by_reason(key, facts.get(key) or {})]
-
-
-def _by_reason(key: str, reasons: dict[str, str]) -> list[list[str]]:
-    """One row per reason and how many layers it holds for; --json names them all."""
-    return [[key.replace("_", " "), f"{count}: {reason}"] for reason, count in Counter(reasons.values()).most_common()]
-
-
-def _parity(figures: dict[str, Any]) -> str:
-    if "matched" in figures:  # of a file that ends in NMS
-        shares = ", ".join(f"{100 * share:.1f} % at IoU {overlap}" for overlap, share in figures["matched"].items())
-        return f"against {figures.get('against')}: detections matched {shares}, {figures.get('images')} images"
-    sqnr = figures.get("sqnr_db")
-    decibel = f", SQNR {sqnr:.1f} dB" if isinstance(sqnr, float) else ""
-    relative = figures.get("relative")
-    error = f"max relative error {relative:.1e}" if isinstance(relative, float) else "not finite"
-    fed = f"{figures.get('samples')} of {figures.get('input')}"
-    return f"against {figures.get('against')}: {error}{decibel}, {fed}"
-
-
-def _plan(path: Path, console: Console) -> int:
-    from deploy.engine.preflight import plan_kind
+def _plan(path: Path, layers: bool, console: Console) -> int:
+    from deploy.engine.plan import plan_kind
+    from deploy.workflows.inspection import inspect_plan
 
     kind, manifest = plan_kind(path), read_plan_manifest(path)
+    inspection = inspect_plan(path, manifest)
     if console.as_json:
-        console.document({"file": str(path), "kind": str(kind), "manifest": manifest.to_dict() if manifest else None})
+        facts = {"kind": str(kind), "inspection": inspection.to_dict()}
+        listed = [{**asdict(layer), "nodes": sorted(layer.nodes)} for layer in inspection.layers]
+        document = {"file": str(path), **facts, "manifest": manifest.to_dict() if manifest else None}
+        console.document({**document, "layers": listed} if layers else document)
         return 0
     rows = [["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"], ["kind", str(kind)]]
-    if manifest is not None and manifest.engine is not None:
-        engine = manifest.engine
-        rows += [
-            ["built by", f"{engine.flavour} {engine.version}"],
-            ["batch", str(engine.batch)],
-            ["built on", f"{engine.gpu} (compute capability {engine.compute_capability})" if engine.gpu else "no GPU"],
-            ["graph", f"{engine.onnx_file} (sha256 {engine.onnx_sha256[:12]})"],
-            *([f"option {name}", str(value)] for name, value in engine.options.items()),
-        ]
-    console.table(["engine", path.name], rows + _manifest_rows(manifest))
+    recorded = manifest.engine.inspection if manifest and manifest.engine else None
+    found = recorded if recorded and inspection.audit is None and "layers" in recorded else inspection.to_dict()
+    rows += [*(engine_rows(manifest.engine) if manifest and manifest.engine else []), *inspection_rows(found)]
+    console.table(["engine", path.name], rows + manifest_rows(manifest))
+    if layers and inspection.layers:
+        console.table(["layer", "type", "ONNX nodes", "in", "out"], [_engine_layer(each) for each in inspection.layers])
     return 0
+
+
+def _engine_layer(layer: EngineLayer) -> list[str]:
+    read, made = (", ".join(dict.fromkeys(side.values())) for side in (layer.inputs, layer.outputs))
+    return [layer.name, layer.kind, ", ".join(sorted(layer.nodes)), read, made]
 
 
 def _model(name: str, options: NetworkOptions, layers: bool, console: Console) -> int:

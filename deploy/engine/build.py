@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,42 +10,20 @@ from typing import Any
 
 from deploy import hardware
 from deploy.artifacts import sha256_bytes
-from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition, TensorRt
+from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition
 from deploy.engine.flavours import Flavour, capabilities
 from deploy.engine.log import LogLine, failures, process_logger, recording, warnings
 from deploy.engine.network import add_batch_profile, parse_onnx
+from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions, check_supported, configure, settings
 from deploy.engine.progress import Progress, Watch, make_monitor
-from deploy.engine.timing import check_timing_cache, load_timing_cache, save_timing_cache
+from deploy.engine.refusals import NoImplementationError, refusals
+from deploy.engine.timing import load_timing_cache, save_timing_cache
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.manifest import EngineInfo
 from deploy.specs import ShapeProfile
 
 _building = threading.Lock()
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What the builder is told. None leaves TensorRT's default.
-
-    Attributes:
-        workspace_gib: most scratch memory one layer may use, in GiB.
-        optimization_level: 0 (quickest build) to 5 (fastest plan).
-        compute_capability: the GPU to build for, for example ``8.9``, where it is not the one here (TensorRT-RTX).
-        timing_cache: file of kernel times, read and rewritten (TensorRT).
-    """
-
-    workspace_gib: float | None = None
-    optimization_level: int | None = None
-    compute_capability: str | None = None
-    timing_cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise InputError("unknown optimization level", got=self.optimization_level, expected="0 to 5")
-        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
-            raise InputError("unknown compute capability", got=self.compute_capability, expected="X.Y, such as 8.9")
-        if self.workspace_gib is not None and self.workspace_gib <= 0:
-            raise InputError("the workspace is in GiB", got=self.workspace_gib, expected="more than 0")
+_ITS_WORDS = "The details are the builder's own words."
 
 
 @dataclass(frozen=True)
@@ -95,43 +72,41 @@ def build_engine(
     *,
     flavour: Flavour,
     batch: ShapeProfile,
+    options: BuildOptions = DEFAULT_OPTIONS,
     path: Path | None = None,
-    workspace_gib: float | None = None,
-    optimization_level: int | None = None,
-    compute_capability: str | None = None,
-    timing_cache: Path | None = None,
     progress: Progress | None = None,
     log: list[LogLine] | None = None,
 ) -> BuiltEngine:
-    """Build a plan. For the options see :class:`BuildOptions`.
+    """Build a plan.
 
     Args:
         onnx: a serialised ONNX graph, in the precision it is to run in.
         flavour: what builds; see :func:`deploy.engine.flavours.choose_flavour`.
         batch: the batch sizes the plan has to take.
+        options: what else the builder is told.
         path: the graph's file, where its weights lie in others beside it.
         progress: told of every phase, from the builder's threads. One that raises cancels the build.
         log: everything TensorRT says is appended here, also when the build fails.
 
     Raises:
         InputError: the graph cannot be parsed or built, or an option does not exist in this flavour.
+        NoImplementationError: an :class:`InputError` too; the builder has no kernel for some layers.
         MachineError: no GPU for a flavour that needs one, or not enough memory.
         KeyboardInterrupt: after the builder has stopped; nothing was written.
     """
-    options = BuildOptions(workspace_gib, optimization_level, compute_capability, timing_cache)
-    check_timing_cache(flavour, timing_cache)
+    check_supported(flavour, options)
     lines: list[LogLine] = []
     started = time.monotonic()
     try:
         with _building, recording(flavour.module, lines):
             watch = Watch(progress)
             # Parsing too: TensorRT's log comes back into Python, and swallows a Ctrl-C that is raised there.
-            plan, batch, settings = watch.run(lambda: _build(onnx, path, flavour, batch, options, watch, lines))
+            plan, batch, made = watch.run(lambda: _build(onnx, path, flavour, batch, options, watch, lines))
     finally:
         if log is not None:
             log.extend(lines)
     said, seconds = tuple(warnings(lines)), time.monotonic() - started
-    return BuiltEngine(plan, flavour.name, flavour.version, batch, settings, said, seconds)
+    return BuiltEngine(plan, flavour.name, flavour.version, batch, made, said, seconds)
 
 
 def _build(
@@ -149,17 +124,18 @@ def _build(
     parser = trt.OnnxParser(network, process_logger(trt))  # it owns the weights: it must outlive the build
     parse_onnx(parser, onnx, path, flavour.can.title, lines)
     config = builder.create_builder_config()
-    _configure(trt, config, flavour, options)
+    configure(config, flavour, options)
     batch = add_batch_profile(builder, network, config, batch)
     if options.timing_cache is not None:
-        load_timing_cache(config, options.timing_cache, lines)
+        load_timing_cache(config, flavour, options.timing_cache, lines)
     config.progress_monitor = make_monitor(trt, watch)
+    before = len(lines)  # a timing cache that did not fit is an error too in TensorRT's log, and no reason to fail
     plan = _compile(builder, network, config)
     if plan is None:
-        raise _build_failure(flavour, failures(lines))
+        raise _build_failure(flavour, failures(lines[before:]))
     if options.timing_cache is not None:
-        save_timing_cache(config, options.timing_cache)
-    return plan, batch, _settings(trt, config, options)
+        save_timing_cache(config, flavour, options.timing_cache, lines)
+    return plan, batch, settings(trt, config, options)
 
 
 def _open_builder(flavour: Flavour, lines: list[LogLine]) -> Builder:
@@ -174,54 +150,17 @@ def _open_builder(flavour: Flavour, lines: list[LogLine]) -> Builder:
         ) from error
 
 
-def _configure(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -> None:
-    # Detailed names cost nothing at run time and let the inspector say which Q/DQ nodes fused.
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # TensorRT allows TF32 by default, which rounds FP32 convolutions to 11 bits: errors of 1e-3.
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if options.workspace_gib is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    if options.compute_capability is not None:
-        _set_compute_capability(trt, config, flavour, options.compute_capability)
-
-
-def _set_compute_capability(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, wanted: str) -> None:
-    if not flavour.can.compute_capabilities:
-        raise InputError(
-            f"{flavour.can.title} builds for the GPU of this machine only",
-            got=f"compute capability {wanted}",
-            fix="Build on a machine with that GPU.",
-        )
-    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
-    name = f"SM{wanted.replace('.', '')}"
-    if name not in known:
-        texts = ", ".join(f"{each[2:-1]}.{each[-1]}" for each in known)
-        raise InputError(f"{flavour} cannot build for this compute capability", got=wanted, expected=f"one of {texts}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(known[name], 0)
-
-
 def _compile(builder: Builder, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
     plan = builder.build_serialized_network(network, config)
     return None if plan is None else bytes(memoryview(plan))
 
 
 def _build_failure(flavour: Flavour, errors: list[str]) -> DeployError:
+    if refused := refusals(errors):
+        what = f"{flavour} cannot build this graph"
+        return NoImplementationError(what, refused, got=errors[0], fix=_ITS_WORDS, details=errors)
     memory = [text for text in errors if "out of memory" in text.lower() or "OutOfMemory" in text]
     kind = MachineError if memory else InputError
-    fix = "Build for a smaller --batch or --workspace." if memory else "The details are the builder's own words."
+    fix = "Build for a smaller --batch or --workspace." if memory else _ITS_WORDS
     reason = (memory or errors or ["no reason given"])[0]
     return kind(f"{flavour} cannot build this graph", got=reason, fix=fix, details=errors)
-
-
-def _settings(trt: TensorRt, config: IBuilderConfig, options: BuildOptions) -> dict[str, Any]:
-    """What the plan was built with, defaults included: TF32 decides how exact FP32 convolutions are."""
-    return {
-        "strongly_typed": True,
-        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
-        "optimization_level": int(config.builder_optimization_level),
-        "workspace_gib": options.workspace_gib,
-        "compute_capability": options.compute_capability,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from importlib import metadata
 
 from deploy import hardware
 from deploy.engine.api import TensorRt
@@ -23,9 +24,14 @@ class Capabilities:
         rtx: its plans are named ``*.rtx.plan``.
         builds_without_gpu: the builder works on a machine with no GPU.
         timed: what its plans take here soon after loading is what they go on to take.
-        timing_cache: measured kernel times can be kept between builds.
+        timing_cache: its builder times kernels on the GPU, and what it measured can be kept between builds.
         nms: its builder has kernels for NonMaxSuppression (NVIDIA/TensorRT-RTX issue 5: RTX parses it, and has none).
         compute_capabilities: it can build for a GPU other than the one in this machine.
+        compatible: its plans run on one release and one kind of GPU, unless they are built to be compatible with more.
+            (RTX has the names: it ignores a hardware compatibility level, and lacks the lean runtime of the others.)
+        validity: its runtime tells from a plan's header whether it would run here.
+        jit: it compiles kernels for the shapes that it meets, captures CUDA graphs of them itself, and keeps them in a
+            runtime cache.
     """
 
     title: str
@@ -39,13 +45,18 @@ class Capabilities:
     timing_cache: bool = False
     nms: bool = False
     compute_capabilities: bool = False
+    compatible: bool = False
+    validity: bool = False
+    jit: bool = False
 
 
 # In the order in which `auto` takes them. Magic of TensorRT: kPLAN_FILE_TAG in trtexec's sampleEngines.cpp; of RTX: its
 # plans, and its runtime's own message on refusing a foreign one. RTX 1.2 made timing caches do nothing. RTX compiles
 # kernels for the shapes it meets in the background, and runs on others until they are there: it is not timed.
 FLAVOURS = {
-    "tensorrt": Capabilities("TensorRT", "gpu", (10, 3), b"ftrt", timed=True, timing_cache=True, nms=True),
+    "tensorrt": Capabilities(
+        "TensorRT", "gpu", (10, 3), b"ftrt", timed=True, timing_cache=True, nms=True, compatible=True
+    ),
     "tensorrt_rtx": Capabilities(
         "TensorRT-RTX",
         "rtx",
@@ -55,8 +66,11 @@ FLAVOURS = {
         rtx=True,
         builds_without_gpu=True,
         compute_capabilities=True,
+        validity=True,
+        jit=True,
     ),
 }
+_CUDA = (11, 12, 13)
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ def load_flavour(name: str) -> Flavour:
             raise MachineError(f"{can.title} is not installed", fix=_install(can)) from error
         reason = f"{type(error).__name__}: {error}"
         raise MachineError(f"{can.title} cannot be imported", got=reason, fix=_install(can)) from error
-    if _numbers(version)[:2] < can.minimum:
+    if version_numbers(version)[:2] < can.minimum:
         oldest = ".".join(map(str, can.minimum))
         raise MachineError(
             f"this {can.title} is too old", got=version, expected=f"{oldest} or newer", fix=_install(can)
@@ -133,9 +147,23 @@ def choose_flavour(backend: str = "auto") -> Flavour:
     return flavour
 
 
+def cuda_major(name: str) -> int | None:
+    """The CUDA that the installed package of a flavour was built for; None where no package tells, as on a Jetson."""
+    found = [major for major in _CUDA if _installed(f"{name}_cu{major}")]
+    return found[0] if len(found) == 1 else None
+
+
 def same_release(one: str, other: str) -> bool:
     """Whether two version texts mean one release: ``10.3.0`` and ``10.3.0.26`` do."""
-    return all(a == b for a, b in zip(_numbers(one), _numbers(other), strict=False))
+    return all(a == b for a, b in zip(version_numbers(one), version_numbers(other), strict=False))
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _first_usable() -> Flavour:
@@ -172,6 +200,7 @@ def _without_gpu() -> str:
     return f"{rtx} builds without a GPU; {gpu} is for a machine with one; --backend none stops at the ONNX file."
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """``10.13.0.35`` → ``(10, 13, 0, 35)``; parts that are no number are left out."""
     parts = version.split(".")
     return tuple(int(part) for part in parts if part.isdigit())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from deploy.engine.api import ILogger, TensorRt
 _FAILURES = ("ERROR", "INTERNAL_ERROR")
 _making = threading.Lock()
 _loggers: dict[str, ILogger] = {}
-_sinks: defaultdict[str, list[list[LogLine]]] = defaultdict(list)  # the recordings under way, by module
+_sinks: defaultdict[str, list[MutableSequence[LogLine]]] = defaultdict(list)  # the recordings under way, by module
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,29 @@ def process_logger(trt: TensorRt) -> ILogger:
 
 
 @contextlib.contextmanager
-def recording(trt: TensorRt, lines: list[LogLine]) -> Iterator[None]:
+def recording(trt: TensorRt, lines: MutableSequence[LogLine]) -> Iterator[None]:
     """Append what ``trt`` logs to ``lines``, of any thread, until the block ends."""
     sinks = _sinks[trt.__name__]
     sinks.append(lines)
     try:
         yield
     finally:
-        # By identity: two recordings that are both still empty are equal.
-        del sinks[next(index for index, sink in enumerate(sinks) if sink is lines)]
+        with _making:  # another recording that ends now would move this one
+            # By identity: two recordings that are both still empty are equal.
+            del sinks[next(index for index, sink in enumerate(sinks) if sink is lines)]
 
 
-def failures(lines: Sequence[LogLine]) -> list[str]:
+def failures(lines: Iterable[LogLine]) -> list[str]:
     """The error messages, each once, in order."""
     return list(dict.fromkeys(line.text for line in lines if line.severity in _FAILURES))
 
 
-def warnings(lines: Sequence[LogLine]) -> list[str]:
+def warnings(lines: Iterable[LogLine]) -> list[str]:
     """The warnings, each once, in order."""
     return list(dict.fromkeys(line.text for line in lines if line.severity == "WARNING"))
 
 
-def write_log(path: Path, lines: Sequence[LogLine]) -> None:
+def write_log(path: Path, lines: Iterable[LogLine]) -> None:
     """Write every line to a text file."""
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 

@@ -6,137 +6,156 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import hardware
-from deploy.artifacts import ArtifactNames, sha256_file
-from deploy.engine.flavours import FLAVOURS, capabilities, load_flavour, same_release
-from deploy.errors import InputError, MachineError
+from deploy.engine.compatible import Compatible, compatible_of, runs_in, runs_on
+from deploy.engine.flavours import Flavour, capabilities, cuda_major, load_flavour
+from deploy.engine.plan import PlanKind, build_again, check_hash, graph_of, plan_kind, quoted
+from deploy.engine.validity import invalidity
+from deploy.errors import MachineError
+from deploy.hardware import GpuInfo
 from deploy.manifest import EngineInfo, Manifest
-from deploy.specs import Precision
-
-# A plan starts with its magic, a serialisation version of 0, and at 24 the library's version, a number a byte (as
-# trtexec --getPlanVersionOnly reads it). TensorRT-RTX holds the plan's length at 16, which its runtime checks.
-_HEADER, _LENGTH, _VERSION = 28, slice(16, 24), slice(24, 28)
+from deploy.specs import ShapeProfile
 
 
 @dataclass(frozen=True)
-class PlanKind:
-    """What a plan's header tells: which flavour and version wrote it."""
+class Misfit:
+    """What this machine has or lacks. ``mended``: by building the plan again here."""
 
-    flavour: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{capabilities(self.flavour).title} {self.version} plan"
+    got: str
+    mended: bool
 
 
-def plan_kind(path: Path) -> PlanKind:
-    """Read a plan's header.
+@dataclass(frozen=True)
+class Findings:
+    """Why a plan cannot run here, and what is worth knowing of one that can."""
 
-    Raises:
-        InputError: the file is missing, no plan, or truncated.
-    """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEADER)
-    except OSError as error:
-        raise InputError(f"cannot read the plan {path}", got=(error.strerror or str(error)).lower()) from error
-    flavour = next((name for name, can in FLAVOURS.items() if head.startswith(can.plan_magic)), None)
-    if flavour is None or len(head) < _HEADER:
-        raise InputError(
-            f"{path} is not a TensorRT plan",
-            got=f"{path.stat().st_size} bytes that start with {head[:4]!r}",
-            expected="a file that build_engine.py or trtexec wrote",
-            fix=_rebuild(path),
-        )
-    _check_length(path, head, flavour)
-    return PlanKind(flavour, ".".join(map(str, head[_VERSION])))
+    misfits: tuple[Misfit, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-def preflight(plan: Path, manifest: Manifest | None) -> None:
-    """Return if the plan can be loaded here, as far as can be told without loading it.
+def preflight(plan: Path, manifest: Manifest | None) -> tuple[str, ...]:
+    """Return if the plan can be loaded here, as far as can be told without loading it, with what is worth knowing.
 
     Raises:
         InputError: the file is no plan, is truncated, or is not the plan that ``manifest`` describes.
         MachineError: this machine lacks what it needs; names all that is missing and the command to type instead.
     """
+    findings = examine(plan, manifest)
+    if findings.misfits:
+        raise unfit(plan, manifest, findings)
+    return findings.remarks
+
+
+def examine(plan: Path, manifest: Manifest | None) -> Findings:
+    """All that can be told from the plan's header, its manifest, the driver and the installed packages.
+
+    Raises:
+        InputError: as :func:`preflight`.
+    """
     kind = plan_kind(plan)
     engine = manifest.engine if manifest is not None else None
-    if engine is not None:
-        _check_hash(plan, engine)
-    if missing := [*_software(kind), *_hardware(engine)]:
-        raise MachineError(
-            f"{plan} cannot run on this machine",
-            got="; ".join(missing),
-            expected=_needs(kind, engine),
-            fix=_next_step(plan, engine),
-        )
-
-
-def _check_length(path: Path, head: bytes, flavour: str) -> None:
-    size, length = path.stat().st_size, int.from_bytes(head[_LENGTH], "little")
-    if FLAVOURS[flavour].sized_plan and size != length:
-        raise InputError(
-            f"the plan {path} is damaged",
-            got=f"{size} bytes",
-            expected=f"{length} bytes, as its header says",
-            fix=f"Copy it again. {_rebuild(path)}",
-        )
-
-
-def _check_hash(plan: Path, engine: EngineInfo) -> None:
-    found = sha256_file(plan)
-    if found != engine.plan_sha256:
-        raise InputError(
-            f"the plan {plan} is not the one that its manifest describes: it is damaged, or another was put there",
-            got=f"SHA-256 {found[:12]}…",
-            expected=f"{engine.plan_sha256[:12]}…",
-            fix=f"Copy both files again. {_rebuild(plan)}",
-        )
-
-
-def _software(kind: PlanKind) -> list[str]:
+    if manifest is not None and engine is not None:
+        check_hash(plan, manifest)
+    gpu = next(iter(hardware.devices()), None)
     try:
         here = load_flavour(kind.flavour)
     except MachineError as error:
-        return [f"{error.what} ({error.fix})"]
-    return [] if same_release(here.version, kind.version) else [f"{here} is installed"]
+        return Findings((Misfit(f"{error.what} ({error.fix})", False), *_hardware(gpu, engine)))
+    misfits = [*_software(here, kind, engine), *_hardware(gpu, engine)]
+    remarks = _remarks(here, gpu, engine)
+    if gpu is not None and not misfits and here.can.validity:
+        invalid, said = invalidity(plan, here)
+        misfits += [Misfit(*reason) for reason in invalid]
+        remarks += said
+    return Findings(tuple(misfits), tuple(remarks))
 
 
-def _hardware(engine: EngineInfo | None) -> list[str]:
-    gpus = hardware.devices()
-    if not gpus:
-        return ["no NVIDIA GPU"]
-    wanted = engine.compute_capability if engine is not None else None
-    if wanted in (None, gpus[0].compute_capability):
+def unfit(plan: Path, manifest: Manifest | None, findings: Findings) -> MachineError:
+    """The error of a plan that cannot run here."""
+    engine = manifest.engine if manifest is not None else None
+    return MachineError(
+        f"{plan} cannot run on this machine",
+        got="; ".join(misfit.got for misfit in findings.misfits),
+        expected=_needs(plan_kind(plan), engine),
+        fix=_next_step(plan, manifest, findings),
+    )
+
+
+def batch_remark(batch: ShapeProfile, size: int) -> str | None:
+    """What becomes of batches of ``size`` in an engine that takes ``batch``; None where it runs them as they are."""
+    takes = f"{batch.min}" if batch.min == batch.max else f"{batch.min} to {batch.max}"
+    if size > batch.max:
+        return f"the engine takes batches of {takes}: {size} run in pieces of at most {batch.max}"
+    if size < batch.min:
+        filled = f"{size} are filled up to {batch.min} with copies of the last, whose results are dropped"
+        return f"the engine takes batches of {takes}: {filled}"
+    return None
+
+
+def _software(here: Flavour, kind: PlanKind, engine: EngineInfo | None) -> list[Misfit]:
+    misfits = []
+    if not runs_in(here.version, kind.version, _compatible(engine)):
+        misfits.append(Misfit(f"{here} is installed", True))
+    driver, needed = hardware.driver_cuda(), cuda_major(here.name)
+    if driver is not None and needed is not None and driver[0] < needed:
+        supported = f"the driver supports CUDA {driver[0]}.{driver[1]}"
+        misfits.append(Misfit(f"{supported}, and the {here.can.title} that is installed needs CUDA {needed}", False))
+    return misfits
+
+
+def _hardware(gpu: GpuInfo | None, engine: EngineInfo | None) -> list[Misfit]:
+    if gpu is None:
+        return [Misfit("no NVIDIA GPU", False)]
+    if engine is None:
         return []
-    return [f"this GPU is {gpus[0].name} of compute capability {gpus[0].compute_capability}"]
+    misfits = []
+    if not runs_on(gpu.compute_capability, engine.compute_capability, _compatible(engine)):
+        misfits.append(Misfit(f"this GPU is {gpu.name} of compute capability {gpu.compute_capability}", True))
+    free = hardware.free_memory() if engine.device_memory is not None else None
+    if free is not None and engine.device_memory is not None and free < engine.device_memory:
+        misfits.append(Misfit(f"{_gib(free)} of the {_gib(gpu.memory)} of {gpu.name} are free", False))
+    return misfits
+
+
+def _remarks(here: Flavour, gpu: GpuInfo | None, engine: EngineInfo | None) -> list[str]:
+    """TensorRT runs a plan on another model of the same compute capability, and promises nothing."""
+    if gpu is None or engine is None or engine.gpu in (None, gpu.name) or not here.can.compatible:
+        return []
+    if {Compatible.SAME_CC, Compatible.AMPERE_PLUS} & set(_compatible(engine)):
+        return []
+    return [f"built on {engine.gpu} without --compatible same-cc: it may be slower here, or fail"]
 
 
 def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
     """``TensorRT 10.13.0.35 and a GPU of compute capability 8.9 (NVIDIA L4), batch 1:8:32``."""
-    gpu = "an NVIDIA GPU"
-    if engine is not None and engine.compute_capability is not None:
+    compatible, gpu = _compatible(engine), "an NVIDIA GPU"
+    if Compatible.AMPERE_PLUS in compatible:
+        gpu = "a GPU of compute capability 8.0 or more"
+    elif engine is not None and engine.compute_capability is not None:
         gpu = f"a GPU of compute capability {engine.compute_capability}"
         gpu += f" ({engine.gpu})" if engine.gpu else ""
+    if engine is not None and engine.device_memory is not None:
+        gpu += f" with {_gib(engine.device_memory)} free"
+    newer = " or newer" if Compatible.VERSION in compatible else ""
     batch = f", batch {engine.batch}" if engine is not None else ""
-    return f"{capabilities(kind.flavour).title} {kind.version} and {gpu}{batch}"
+    return f"{capabilities(kind.flavour).title} {kind.version}{newer} and {gpu}{batch}"
 
 
-def _next_step(plan: Path, engine: EngineInfo | None) -> str:
-    graph = graph_of(plan, engine)
-    if graph.is_file():
-        run = f"Run its graph here: python infer.py --engine {graph} IMAGE."
-        return f"{run} {_rebuild(plan)}" if hardware.devices() else run
-    return _rebuild(plan)
+def _next_step(plan: Path, manifest: Manifest | None, findings: Findings) -> str:
+    graph = graph_of(plan, manifest.engine if manifest is not None else None)
+    mended = all(misfit.mended for misfit in findings.misfits)
+    steps = (
+        []
+        if mended or not graph.is_file()
+        else [f"Run its graph here: python infer.py --engine {quoted(graph)} IMAGE."]
+    )
+    if not steps or hardware.devices():
+        steps.append(build_again(plan, manifest))
+    return " ".join(steps)
 
 
-def graph_of(plan: Path, engine: EngineInfo | None) -> Path:
-    """The graph a plan was built from, by its manifest or else its name: ``net.int8.rtx.plan`` → ``net.int8.onnx``."""
-    if engine is not None:
-        return plan.parent / engine.onnx_file
-    return plan.with_name(plan.name.removesuffix(".plan").removesuffix(".rtx") + ".onnx")
+def _compatible(engine: EngineInfo | None) -> tuple[Compatible, ...]:
+    return compatible_of(engine.options) if engine is not None else ()
 
 
-def _rebuild(plan: Path) -> str:
-    onnx = ArtifactNames.of(plan).onnx(Precision.FP32)
-    precision = next((p for p in Precision if f".{p}." in plan.name), Precision.FP32)
-    return f"Build it again where it is to run: python build_engine.py {onnx} --precision {precision}."
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

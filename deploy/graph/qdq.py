@@ -111,6 +111,18 @@ def quantize_weight(weight: Array, axis: int) -> QuantizedWeight:
     return QuantizedWeight(np.clip(levels, -INT8_MAX, INT8_MAX).astype(np.int8), scale, axis)
 
 
+def dequantized(node: ir.Node) -> Array:
+    """What a DequantizeLinear with a scalar or per-axis scale makes of a constant."""
+    levels, scale, zero_point = (constant(value) for value in (*node.inputs, None)[:3])
+    assert levels is not None
+    assert scale is not None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    others = tuple(dim for dim in range(levels.ndim) if dim != axis % levels.ndim) if scale.ndim else ()
+    offset = 0 if zero_point is None else np.expand_dims(zero_point.astype(np.float32), others)
+    products: Array = (levels.astype(np.float32) - offset) * np.expand_dims(scale, others)
+    return products
+
+
 def _checked(tensor: str, amax: float | None) -> float:
     if amax is None or not 0 < amax < np.inf:
         raise InputError(

@@ -19,7 +19,6 @@ import onnx_ir as ir
 
 from deploy.graph.fp16 import round_to_fp16
 from deploy.graph.irtools import (
-    Array,
     add_initializer,
     cast,
     constant,
@@ -30,6 +29,7 @@ from deploy.graph.irtools import (
     used_outputs,
 )
 from deploy.graph.lift import lift
+from deploy.graph.qdq import dequantized
 from deploy.specs import Precision
 
 # X rounded to FP16, which readers of the precise graph's X see, is X/rounded.
@@ -110,22 +110,10 @@ def _fold_weight(graph: ir.Graph, node: ir.Node, *, half: bool) -> None:
     """Replace the DequantizeLinear of a constant by its result."""
     output = node.outputs[0]
     name = str(output.name)
-    array = _dequantized(node)
+    array = dequantized(node)
     output.name = f"{name}/folded"
     output.replace_all_uses_with(add_initializer(graph, name, round_to_fp16(array) if half else array))
     graph.remove(node, safe=True)
-
-
-def _dequantized(node: ir.Node) -> Array:
-    """What a DequantizeLinear with a scalar or per-axis scale makes of a constant."""
-    levels, scale, zero_point = (constant(value) for value in (*node.inputs, None)[:3])
-    assert levels is not None
-    assert scale is not None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    others = tuple(dim for dim in range(levels.ndim) if dim != axis % levels.ndim) if scale.ndim else ()
-    offset = 0 if zero_point is None else np.expand_dims(zero_point.astype(np.float32), others)
-    products: Array = (levels.astype(np.float32) - offset) * np.expand_dims(scale, others)
-    return products
 
 
 def _retarget_casts(graph: ir.Graph, rounded: list[ir.Value]) -> None:

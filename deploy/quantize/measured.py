@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from deploy.engine.build import build_engine
 from deploy.engine.flavours import Flavour
+from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions
 from deploy.engine.progress import Progress
 from deploy.errors import DeployError
 from deploy.graph import files
@@ -30,8 +31,7 @@ class Measured:
     flavour: Flavour
     batch: ShapeProfile
     gpu: str
-    workspace_gib: float | None = None
-    timing_cache: Path | None = None
+    options: BuildOptions = DEFAULT_OPTIONS
     progress: Progress | None = None
     warn: Callable[[str], None] = print
 
@@ -56,9 +56,8 @@ class Measured:
                 files.write(path, precise),
                 flavour=self.flavour,
                 batch=self.batch,
+                options=self.options,
                 path=path,
-                workspace_gib=self.workspace_gib,
-                timing_cache=self.timing_cache,
                 progress=self.progress,
             ).plan
 

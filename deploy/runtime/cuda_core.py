@@ -2,78 +2,189 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable
+from types import TracebackType
 
+import cuda.core as core
 import numpy as np
-from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream
+from cuda.bindings import driver
 
-from deploy.errors import MachineError
+from deploy.runtime import cuda as base
+from deploy.runtime.cuda import reports
 
 
-class CoreBuffer:
-    """A :class:`~deploy.runtime.cuda_stream.Buffer` of page-locked host memory and stream-ordered device memory."""
+@reports("cuDevicePrimaryCtxRetain")
+def open_gpu(ordinal: int) -> CoreCuda:
+    """One GPU by its number; raises :class:`MachineError` where it cannot be used."""
+    return CoreCuda(ordinal)
 
-    def __init__(self, device: Device, stream: Stream, nbytes: int) -> None:
-        self._stream = stream
-        with _cuda_errors(f"allocate {nbytes / 2**20:.1f} MiB on the GPU"), contextlib.ExitStack() as undo:
-            self._pinned = LegacyPinnedMemoryResource().allocate(nbytes)
-            undo.callback(self._pinned.close)
-            self._memory = device.allocate(nbytes, stream=stream)
-            undo.pop_all()
-        self.address = int(self._memory.handle)
-        self.host = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(int(self._pinned.handle)))
 
-    def upload(self, nbytes: int) -> None:
-        self._copy(self._pinned, self._memory, nbytes)
+class CoreMemory:
+    """A :class:`~deploy.runtime.cuda.DeviceMemory`; it is not of a stream's pool, which graphs must not outlive."""
 
-    def download(self, nbytes: int) -> None:
-        self._copy(self._memory, self._pinned, nbytes)
+    def __init__(self, nbytes: int) -> None:
+        (result, pointer) = driver.cuMemAlloc(nbytes)
+        _check(result)
+        self.address, self.nbytes = int(pointer), nbytes
+        self._open = True
 
+    @reports("cuMemFree")
     def close(self) -> None:
-        try:
-            self._memory.close(self._stream)
-        finally:
-            self._pinned.close()
+        if self._open:
+            self._open = False
+            _check(*driver.cuMemFree(self.address))
 
-    def _copy(self, source: Buffer, destination: Buffer, nbytes: int) -> None:
-        # cuda-core copies whole buffers: these are views of the part in use, kept alive by their owners.
-        part, target = (Buffer.from_handle(each.handle, nbytes, owner=each) for each in (source, destination))
-        with _cuda_errors("copy between host and GPU"):
-            part.copy_to(target, stream=self._stream)
+
+class CorePinned:
+    """A :class:`~deploy.runtime.cuda.PinnedMemory`."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._buffer = core.LegacyPinnedMemoryResource().allocate(nbytes)
+        self.address = int(self._buffer.handle)
+        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))
+
+    @reports("cuMemFreeHost")
+    def close(self) -> None:
+        self._buffer.close()
+
+
+class CoreEvent:
+    """A :class:`~deploy.runtime.cuda.Event`."""
+
+    def __init__(self, native: core.Event) -> None:
+        self.native = native
+
+    @reports("cuEventSynchronize")
+    def synchronize(self) -> None:
+        self.native.sync()
+
+    @reports("cuEventElapsedTime")
+    def milliseconds_since(self, earlier: base.Event) -> float:
+        return float(self.native - _native(earlier))
+
+    @reports("cuEventDestroy")
+    def close(self) -> None:
+        self.native.close()
+
+
+class CoreGraph:
+    """A :class:`~deploy.runtime.cuda.Graph`."""
+
+    def __init__(self, native: core.graph.Graph, stream: core.Stream) -> None:
+        self._native, self._stream = native, stream
+
+    @reports("cuGraphLaunch")
+    def launch(self) -> None:
+        self._native.launch(self._stream)
+
+    @reports("cuGraphExecDestroy")
+    def close(self) -> None:
+        self._native.close()
 
 
 class CoreStream:
-    """A :class:`~deploy.runtime.cuda_stream.CudaStream` of one GPU."""
+    """A :class:`~deploy.runtime.cuda.Stream`."""
+
+    def __init__(self, native: core.Stream) -> None:
+        self._native = native
+        self.handle = int(native.handle)
+        # cuda-core copies whole buffers: these stand for the parts that were copied so far. They own nothing.
+        self._parts: dict[tuple[int, int], core.Buffer] = {}
+
+    @reports("cuMemcpyAsync to the GPU")
+    def upload(self, source: base.PinnedMemory, target: base.DeviceMemory, nbytes: int) -> None:
+        self._part(source.address, nbytes).copy_to(self._part(target.address, nbytes), stream=self._native)
+
+    @reports("cuMemcpyAsync from the GPU")
+    def download(self, source: base.DeviceMemory, target: base.PinnedMemory, nbytes: int) -> None:
+        self._part(source.address, nbytes).copy_to(self._part(target.address, nbytes), stream=self._native)
+
+    @reports("cuEventRecord")
+    def record(self, event: base.Event) -> None:
+        self._native.record(_native(event))
+
+    @reports("cuStreamWaitEvent")
+    def wait(self, event: base.Event) -> None:
+        self._native.wait(_native(event))
+
+    @reports("the capture of a CUDA graph")
+    def capture(self, enqueue: Callable[[], None]) -> CoreGraph:
+        builder = self._native.create_graph_builder()
+        try:
+            # Global capture, the mode that CUDA has by default, makes allocations of any other thread fail.
+            builder.begin_building("thread_local")
+            enqueue()
+            graph = builder.end_building().complete()
+        finally:
+            builder.close()  # ends a capture that failed
+        graph.upload(self._native)  # else the first launch does it
+        return CoreGraph(graph, self._native)
+
+    @reports("cuStreamSynchronize")
+    def synchronize(self) -> None:
+        self._native.sync()
+
+    @reports("cuStreamDestroy")
+    def close(self) -> None:
+        self._parts.clear()
+        self._native.close()
+
+    def _part(self, address: int, nbytes: int) -> core.Buffer:
+        part = self._parts.get((address, nbytes))
+        if part is None:
+            part = self._parts[address, nbytes] = core.Buffer.from_handle(address, nbytes)
+        return part
+
+
+class CoreCuda:
+    """A :class:`~deploy.runtime.cuda.Cuda`."""
+
+    binding, graphs = "cuda-core", True
 
     def __init__(self, ordinal: int) -> None:
-        with _cuda_errors(f"use GPU {ordinal}"):
-            self._device = Device(ordinal)
-            self._device.set_current()
-            self._stream = self._device.create_stream()
-        self.handle = int(self._stream.handle)
-        self.device = self._device.name
+        self._device = core.Device(ordinal)
+        self._device.set_current()
+        self.device = str(self._device.name)
 
-    def activate(self) -> None:
-        with _cuda_errors("use the GPU from this thread"):
-            self._device.set_current()
+    @reports("cuCtxSetCurrent")
+    def __enter__(self) -> CoreCuda:
+        self._device.set_current()
+        return self
 
-    def buffer(self, nbytes: int) -> CoreBuffer:
-        return CoreBuffer(self._device, self._stream, nbytes)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The primary context, which TensorRT uses as well, stays current: to change it costs more."""
 
-    def synchronize(self) -> None:
-        with _cuda_errors("finish the work queued on the GPU"):
-            self._stream.sync()
+    @reports("cuMemGetInfo")
+    def memory_info(self) -> tuple[int, int]:
+        (result, free, total) = driver.cuMemGetInfo()
+        _check(result)
+        return int(free), int(total)
 
-    def close(self) -> None:
-        self._stream.close()
+    def memory(self, nbytes: int) -> CoreMemory:
+        return reports(f"cuMemAlloc of {nbytes / 2**20:.1f} MiB on the GPU")(CoreMemory)(nbytes)
+
+    def pinned(self, nbytes: int) -> CorePinned:
+        return reports(f"cuMemAllocHost of {nbytes / 2**20:.1f} MiB")(CorePinned)(nbytes)
+
+    @reports("cuStreamCreate")
+    def stream(self) -> CoreStream:
+        return CoreStream(self._device.create_stream())
+
+    @reports("cuEventCreate")
+    def event(self) -> CoreEvent:
+        return CoreEvent(self._device.create_event(core.EventOptions(timing_enabled=True)))
 
 
-@contextlib.contextmanager
-def _cuda_errors(action: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # cuda-core has no public base class of its errors
-        fix = "See python -m deploy doctor; free GPU memory if it ran out."
-        raise MachineError(f"CUDA cannot {action}", got=f"{type(error).__name__}: {error}", fix=fix) from error
+def _native(event: base.Event) -> core.Event:
+    if not isinstance(event, CoreEvent):
+        raise TypeError("the event is of another binding")
+    return event.native
+
+
+def _check(result: driver.CUresult) -> None:
+    if result != driver.CUresult.CUDA_SUCCESS:
+        (_, text) = driver.cuGetErrorString(result)
+        raise RuntimeError(f"{driver.CUresult(result).name}: {text.decode() if text else 'no text'}")

@@ -4,53 +4,82 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from deploy.engine.api import ICudaEngine, IExecutionContext, Runtime
 from deploy.engine.flavours import Flavour, load_flavour
-from deploy.engine.log import LogLine, failures, process_logger, recording
-from deploy.engine.preflight import plan_kind, preflight
-from deploy.errors import MachineError
+from deploy.engine.plan import plan_kind
+from deploy.engine.preflight import preflight
 from deploy.manifest import Manifest, read_plan_manifest
 from deploy.runtime.base import Array, Runner
-from deploy.runtime.cuda_stream import Buffer, CudaStream, open_stream
-from deploy.runtime.trt_io import is_batched, nbytes, read_io, with_batch
-from deploy.specs import TensorSpec
+from deploy.runtime.cuda import Cuda, open_cuda
+from deploy.runtime.timing import InferenceTime
+from deploy.runtime.trt_cache import runtime_cache_path
+from deploy.runtime.trt_engine import Engine
+from deploy.runtime.trt_io import Piece, with_batch
+from deploy.runtime.trt_lane import Lane
+
+LANES = 2
 
 
-def open_plan(path: Path) -> TrtRunner:
-    """The runner of a plan file, with its manifest if it has one.
+def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True) -> TrtRunner:
+    """The runner of a plan file, with its manifest if it has one; see :class:`TrtRunner` for the arguments.
 
     Raises:
         InputError: the file is no plan, or not the one that its manifest describes.
         MachineError: this machine cannot run it; the error says what to do instead.
     """
     manifest = read_plan_manifest(path)
-    preflight(path, manifest)
-    runner = TrtRunner(path.read_bytes(), load_flavour(plan_kind(path).flavour))
+    remarks = preflight(path, manifest)
+    flavour = load_flavour(plan_kind(path).flavour)
+    cache = runtime_cache_path(path)
+    runner = TrtRunner(path.read_bytes(), flavour, lanes=lanes, graphs=graphs, runtime_cache=cache)
     runner.manifest = manifest
+    runner.execution = "; ".join([runner.execution, *remarks])
     return runner
 
 
 class TrtRunner(Runner):
-    """One engine, one execution context, one stream, and buffers for the largest batch of its profile.
+    """One engine, whose weights are on the GPU once, and a few lanes in which requests run.
 
-    Any thread may call :meth:`infer`; one runs at a time. A request larger than the profile's largest batch runs in
-    pieces. A piece smaller than its smallest batch is filled up with copies of its last row, whose results are
-    dropped. An engine of one fixed batch takes exactly that batch.
+    Any thread may call :meth:`infer`; as many requests as there are lanes are under way at once, others wait. A request
+    larger than the largest batch runs in pieces, in as many lanes as are idle, so that one piece is copied while
+    another computes. Each piece runs in the optimization profile that fits it best. A piece smaller than any profile's
+    smallest batch is filled up with copies of its last row, whose results are dropped. An engine of one fixed batch
+    takes exactly that batch. :class:`~deploy.runtime.trt_lane.Lane` tells of CUDA graphs, docs/runtime.md of memory.
+
+    Attributes:
+        timed_by: what :meth:`infer_timed` reads.
+        profile: from the smallest batch to the largest of one piece.
     """
 
-    def __init__(self, plan: bytes, flavour: Flavour, stream: CudaStream | None = None) -> None:
+    timed_by = "CUDA events"
+
+    def __init__(
+        self,
+        plan: bytes,
+        flavour: Flavour,
+        cuda: Cuda | None = None,
+        *,
+        lanes: int = LANES,
+        graphs: bool = True,
+        eager: bool = False,
+        runtime_cache: Path | None = None,
+    ) -> None:
         """Load a plan.
 
         Args:
             plan: the serialised engine.
             flavour: what built it, in the same release.
-            stream: where to run, closed with this runner; by default a new stream of the first GPU.
+            cuda: where to run; by default the first GPU.
+            lanes: requests under way at once. Each takes memory for the largest batch.
+            graphs: launch batch sizes that come again as CUDA graphs, where the binding can.
+            eager: TensorRT-RTX compiles the kernels of a shape when it meets it, rather than in the background.
+            runtime_cache: the file in which TensorRT-RTX's kernels are kept; None keeps none.
 
         Raises:
             InputError: the engine has other dynamic axes than the batch, or tensors that numpy cannot hold.
@@ -58,119 +87,114 @@ class TrtRunner(Runner):
         """
         self.backend = flavour.name
         self.manifest: Manifest | None = None
-        self._trt = flavour.module
-        self._lock = threading.Lock()
-        with contextlib.ExitStack() as owned:
-            self._stream = stream or open_stream()
-            owned.callback(self._stream.close)
-            owned.callback(self._drop_engine)
-            self._load(plan, flavour)
-            self._buffers = {spec.name: self._bind(spec, owned) for spec in (*self.inputs, *self.outputs)}
-            # Runs first on closing: an interrupted call may have left copies under way.
-            owned.callback(self._stream.synchronize)
+        self._closing, self._closed = threading.Lock(), False
+        self._cuda = cuda or open_cuda()
+        with self._cuda, contextlib.ExitStack() as owned:
+            self._engine = Engine(plan, flavour, graphs=graphs, eager=eager, runtime_cache=runtime_cache)
+            owned.callback(self._engine.close)
+            self._lanes: list[Lane] = []
+            for _ in range(lanes):
+                self._lanes.append(Lane(self._engine, self._cuda, graphs=graphs and self._cuda.graphs))
+                owned.callback(self._lanes[-1].close)
             self._owned = owned.pop_all()
-        self._closed = False
-        self.execution = f"executed on {self._stream.device} ({flavour})"
+        self._io = self._engine.io
+        self.inputs, self.outputs, self.profile = self._io.inputs, self._io.outputs, self._io.batch
+        self._idle = SimpleQueue[Lane | None]()
+        for lane in self._lanes:
+            self._idle.put(lane)
+        self.execution = f"executed on {self._cuda.device} ({flavour})"
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        results, pieces = self._request(feeds)
+        with self._cuda:
+            self._run(feeds, results, pieces)
+        return results
+
+    def infer_timed(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], InferenceTime]:
+        """:meth:`infer`, and how long its parts took on the GPU; the pieces of a large request run one by one."""
+        results, pieces = self._request(feeds)
+        with self._cuda:
+            lane = self._take()
+            try:
+                times = [lane.run_timed(feeds, results, piece) for piece in pieces]
+            finally:
+                self._idle.put(lane)
+        return results, _sum(times)
+
+    def device_memory(self) -> int:
+        """Bytes on the GPU: weights (as many as the plan has), activations, inputs and outputs of all lanes."""
+        return self._engine.weights + sum(lane.device_bytes for lane in self._lanes)
+
+    @property
+    def graph_problem(self) -> str | None:
+        """Why requests run without CUDA graphs though they were asked for."""
+        if not self._cuda.graphs:
+            return f"{self._cuda.binding} cannot capture CUDA graphs"
+        return next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
+
+    def close(self) -> None:
+        """Wait for the requests under way, and release all."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            for _ in self._lanes:
+                self._idle.get()
+            self._idle.put(None)  # for those who still wait for a lane
+            with self._cuda:  # memory is freed in the current CUDA context, and threads begin with none
+                self._owned.close()
+
+    def _request(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], list[Piece]]:
         self.check(feeds)
         rows = self._io.rows(feeds)
         results = {spec.name: np.empty(with_batch(spec, rows), spec.dtype) for spec in self.outputs}
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this runner is closed")
-            self._stream.activate()
-            for piece in self._io.pieces(rows):
-                self._run(feeds, results, piece)
-        return results
+        return results, self._io.pieces(rows)
 
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._stream.activate()  # memory is freed in the current CUDA context, and threads begin with none
-                self._owned.close()
+    def _run(self, feeds: Mapping[str, Array], results: Mapping[str, Array], pieces: Sequence[Piece]) -> None:
+        """Each piece in a lane that is idle, else in the one of this request that finishes first.
 
-    def _load(self, plan: bytes, flavour: Flavour) -> None:
-        trt, lines = flavour.module, list[LogLine]()
-        self._context: IExecutionContext = None
-        self._engine: ICudaEngine = None
-        self._runtime: Runtime = None
-        with recording(trt, lines):
-            self._runtime = _made(flavour, lines, lambda: trt.Runtime(process_logger(trt)))
-            self._engine = _made(flavour, lines, lambda: self._runtime.deserialize_cuda_engine(plan))
-            self._io = read_io(trt, self._engine)
-            self._context = _made(flavour, lines, self._engine.create_execution_context)
-        self.inputs, self.outputs = self._io.inputs, self._io.outputs
+        Waits for a lane of others only while it holds none: two requests cannot wait for each other.
+        """
+        under_way = deque[tuple[Lane, Piece]]()
+        try:
+            for piece in pieces:
+                lane = self._idle_lane() if under_way else self._take()
+                if lane is None:
+                    lane, earlier = under_way[0]
+                    lane.finish(results, earlier)
+                    under_way.popleft()
+                under_way.append((lane, piece))
+                lane.start(feeds, piece)
+            while under_way:
+                lane, piece = under_way[0]
+                lane.finish(results, piece)
+                self._idle.put(under_way.popleft()[0])
+        finally:
+            for lane, _ in under_way:
+                self._idle.put(lane)
 
-    def _bind(self, spec: TensorSpec, owned: contextlib.ExitStack) -> Buffer:
-        buffer = self._stream.buffer(max(1, nbytes(spec, self._io.batch.max)))
-        owned.callback(buffer.close)
-        if not self._context.set_tensor_address(spec.name, buffer.address):
-            raise MachineError(f"the engine refuses the memory of tensor '{spec.name}'")
-        return buffer
+    def _take(self) -> Lane:
+        """A lane, waited for."""
+        lane = None
+        if not self._closed:
+            lane = self._idle.get()
+            if lane is None:
+                self._idle.put(None)  # for the next of those who wait
+        if lane is None:
+            raise RuntimeError("this runner is closed")
+        return lane
 
-    def _run(self, feeds: Mapping[str, Array], results: Mapping[str, Array], piece: slice) -> None:
-        """Run ``piece`` of the rows, from ``feeds`` into ``results``."""
-        filled = max(piece.stop - piece.start, self._io.batch.min)
-        lines: list[LogLine] = []
-        with recording(self._trt, lines):
-            accepted = [self._upload(spec, _rows(spec, feeds[spec.name], piece), filled) for spec in self.inputs]
-            if not (all(accepted) and self._context.execute_async_v3(self._stream.handle)):
-                raise run_failure(lines)
-        for spec in self.outputs:
-            self._buffers[spec.name].download(nbytes(spec, filled))
-        self._stream.synchronize()
-        for spec in self.outputs:
-            target = _rows(spec, results[spec.name], piece)
-            target[...] = self._host(spec, filled)[: len(target)] if is_batched(spec) else self._host(spec, filled)
-
-    def _upload(self, spec: TensorSpec, values: Array, filled: int) -> bool:
-        """Queue one input, filled up to the engine's smallest batch; False where the engine refuses the shape."""
-        host = self._host(spec, filled)
-        if is_batched(spec):
-            host[: len(values)] = values
-            host[len(values) :] = values[-1]
-        else:
-            host[...] = values
-        self._buffers[spec.name].upload(host.nbytes)
-        return bool(self._context.set_input_shape(spec.name, host.shape))
-
-    def _host(self, spec: TensorSpec, rows: int) -> Array:
-        """The host side of a tensor's buffer at one batch size, as an array of its own type."""
-        return self._buffers[spec.name].host[: nbytes(spec, rows)].view(spec.dtype).reshape(with_batch(spec, rows))
-
-    def _drop_engine(self) -> None:
-        self._context = None  # before its engine, and that before its runtime
-        self._engine = None
-        self._runtime = None
+    def _idle_lane(self) -> Lane | None:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return None
 
 
-def run_failure(lines: list[LogLine]) -> MachineError:
-    """The error of a run that TensorRT refused, in the words it logged."""
-    reasons = failures(lines)
-    return MachineError("the engine failed to run", got="; ".join(reasons) or "no reason given", details=reasons)
-
-
-def _made(flavour: Flavour, lines: list[LogLine], make: Callable[[], Any]) -> Any:
-    """What ``make`` returns; TensorRT returns nothing, or pybind11 raises TypeError, where it failed."""
-    try:
-        made = make()
-    except TypeError as error:
-        made, fallback = None, str(error)
-    else:
-        fallback = "no reason given"
-    if made is None:
-        reasons = failures(lines)
-        raise MachineError(
-            f"{flavour} cannot load this plan",
-            got=reasons[0] if reasons else fallback,
-            expected=f"a plan built by {flavour} for this GPU",
-            fix="Build it again here: python build_engine.py MODEL.onnx.",
-            details=reasons,
-        )
-    return made
-
-
-def _rows(spec: TensorSpec, array: Array, piece: slice) -> Array:
-    return array[piece] if is_batched(spec) else array
+def _sum(times: Sequence[InferenceTime]) -> InferenceTime:
+    return InferenceTime(
+        sum(time.h2d_ms for time in times),
+        sum(time.compute_ms for time in times),
+        sum(time.d2h_ms for time in times),
+        sum(time.enqueue_ms or 0 for time in times),
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,12 +17,37 @@ _DYNAMIC = -1
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of a request that run at once.
+
+    Attributes:
+        start, stop: the rows.
+        profile: the index of the optimization profile that takes them.
+        filled: rows that the engine computes: ``stop - start``, or the smallest batch of the profile.
+    """
+
+    start: int
+    stop: int
+    profile: int
+    filled: int
+
+
+@dataclass(frozen=True)
 class EngineIo:
-    """The tensors of an engine. ``batch`` is what their axes named ``batch`` take; 1:1:1 where every shape is fixed."""
+    """The tensors of an engine.
+
+    ``profiles`` are what their axes named ``batch`` take; one of 1:1:1 where every shape is fixed.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    batch: ShapeProfile
+    profiles: tuple[ShapeProfile, ...]
+
+    @cached_property
+    def batch(self) -> ShapeProfile:
+        """From the smallest batch to the largest of any profile; the usual one is that of the largest profile."""
+        largest = max(self.profiles, key=lambda profile: profile.max)
+        return ShapeProfile(min(profile.min for profile in self.profiles), largest.opt, largest.max)
 
     def rows(self, feeds: Mapping[str, Array]) -> int:
         """The batch size of a request, 1 where every shape is fixed.
@@ -29,23 +55,47 @@ class EngineIo:
         Raises:
             InputError: the inputs differ in it, or it is 0, or an output needs the whole batch at once.
         """
-        sizes = {spec.name: feeds[spec.name].shape[0] for spec in self.inputs if is_batched(spec)}
-        if len(set(sizes.values())) > 1:
-            raise InputError("the inputs have different batch sizes", got=sizes)
-        rows = next(iter(sizes.values()), 1)
+        names = self._batched
+        if not names:
+            return 1
+        rows = len(feeds[names[0]])
+        if any(len(feeds[name]) != rows for name in names[1:]):
+            raise InputError("the inputs have different batch sizes", got={name: len(feeds[name]) for name in names})
         if rows == 0:
             raise InputError("the batch is empty", expected="at least one row")
-        alone = [spec for spec in self.outputs if sizes and not is_batched(spec)]
-        if alone and not self.batch.min <= rows <= self.batch.max:
+        if self._whole and not any(profile.min <= rows <= profile.max for profile in self.profiles):
             # Cut or filled up, the request would not be what such an output is made of.
-            expected = f"{self.batch.min} to {self.batch.max} rows at once"
-            raise InputError(f"output '{alone[0].name}' does not follow the batch", got=rows, expected=expected)
+            expected = " or ".join(f"{profile.min} to {profile.max}" for profile in self.profiles)
+            what = f"output '{self._whole[0]}' does not follow the batch"
+            raise InputError(what, got=rows, expected=f"{expected} rows at once")
         return rows
 
-    def pieces(self, rows: int) -> Iterator[slice]:
-        """Consecutive rows of a request, no more at once than the engine takes."""
-        for start in range(0, rows, self.batch.max):
-            yield slice(start, min(start + self.batch.max, rows))
+    def pieces(self, rows: int) -> list[Piece]:
+        """A request, cut to what the engine takes at once."""
+        most = self.batch.max
+        return [self.piece(start, min(start + most, rows)) for start in range(0, rows, most)]
+
+    def piece(self, start: int, stop: int) -> Piece:
+        """These rows in the profile that computes the fewest for them; of several such, the smallest."""
+        rows, profiles = stop - start, self.profiles
+        if len(profiles) == 1:
+            return Piece(start, stop, 0, max(rows, profiles[0].min))
+        fits = [
+            (max(rows, profile.min), profile.max, index)
+            for index, profile in enumerate(profiles)
+            if rows <= profile.max
+        ]
+        filled, _, index = min(fits)
+        return Piece(start, stop, index, filled)
+
+    @cached_property
+    def _batched(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.inputs if is_batched(spec))
+
+    @cached_property
+    def _whole(self) -> tuple[str, ...]:
+        """Outputs that are of the batch as a whole."""
+        return tuple(spec.name for spec in self.outputs if not is_batched(spec)) if self._batched else ()
 
 
 def is_batched(spec: TensorSpec) -> bool:
@@ -64,7 +114,7 @@ def nbytes(spec: TensorSpec, rows: int) -> int:
 
 
 def read_io(trt: TensorRt, engine: ICudaEngine) -> EngineIo:
-    """What an engine takes and gives, by its first optimization profile.
+    """What an engine takes and gives.
 
     Raises:
         InputError: it has a dynamic axis other than the batch, or a tensor that numpy arrays cannot stand for.
@@ -77,7 +127,8 @@ def read_io(trt: TensorRt, engine: ICudaEngine) -> EngineIo:
     for spec in outputs:
         if is_batched(spec) and not batched:
             raise InputError(f"output '{spec.name}' is dynamic where no input is", got=spec)
-    return EngineIo(inputs, outputs, _batch(engine, batched))
+    count = engine.num_optimization_profiles if batched else 1
+    return EngineIo(inputs, outputs, tuple(_profile(engine, batched, index) for index in range(count)))
 
 
 def _spec(trt: TensorRt, engine: ICudaEngine, name: str) -> TensorSpec:
@@ -113,10 +164,10 @@ def _dtype(trt: TensorRt, engine: ICudaEngine, name: str) -> str:
         raise InputError(f"tensor '{name}' has a type that numpy lacks", got=kind.name) from error
 
 
-def _batch(engine: ICudaEngine, batched: list[TensorSpec]) -> ShapeProfile:
-    """The batches that every input's profile takes."""
+def _profile(engine: ICudaEngine, batched: list[TensorSpec], index: int) -> ShapeProfile:
+    """The batches that every input takes in one optimization profile."""
     if not batched:
         return ShapeProfile(1, 1, 1)
-    profiles = [engine.get_tensor_profile_shape(spec.name, 0) for spec in batched]
-    smallest, usual, largest = ([int(profile[which][0]) for profile in profiles] for which in range(3))
+    shapes = [engine.get_tensor_profile_shape(spec.name, index) for spec in batched]
+    smallest, usual, largest = ([int(shape[which][0]) for shape in shapes] for which in range(3))
     return ShapeProfile(max(smallest), max(usual), min(largest))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 import time
 from collections import defaultdict
@@ -12,60 +10,63 @@ from typing import Any
 
 import numpy as np
 
-from deploy.engine.api import EngineInspector, ICudaEngine, IProfiler, TensorRt
-from deploy.engine.log import LogLine, recording
-from deploy.runtime.trt import TrtRunner, run_failure
+from deploy.engine.api import IExecutionContext, IProfiler, TensorRt
+from deploy.engine.flavours import Flavour
+from deploy.engine.layers import layer_nodes
+from deploy.runtime.cuda import Cuda
+from deploy.runtime.trt import TrtRunner
+from deploy.runtime.trt_inspector import engine_information
 from deploy.runtime.trt_io import with_batch
 
 # Seconds in which clocks rise and kernels are loaded; trtexec's --warmUp has the same default.
 WARM_UP = 0.2
 RUNS = 50
 
-# The parser's importerUtils.cpp (onnx-tensorrt): "[ONNX Layer: <name> | <function it was inlined from> …]". A fused
-# layer has one for each node, behind one another or apart by a control character.
-_NODE = re.compile(r"\[ONNX Layer: (.+?)(?: \| .*?)?\](?=[\x1e\x1f]|\[ONNX Layer: |\s*$)")
-_REFORMAT = re.compile(r"Reformatting CopyNode for (?:Input|Output) Tensor \d+ to (.+)")
-
 
 class TimedRunner(TrtRunner):
     """A runner for its time alone: random inputs at the profile's usual batch lie in GPU memory, nothing is copied.
 
-    For one thread. Once layers have been timed, whole runs are slower.
+    For one thread. Once layers have been timed, whole runs are slower. Without CUDA graphs, whose layers no profiler
+    sees.
     """
+
+    def __init__(self, plan: bytes, flavour: Flavour, cuda: Cuda | None = None) -> None:
+        """Load a plan. Raises as :class:`TrtRunner` does."""
+        super().__init__(plan, flavour, cuda, lanes=1, graphs=False, eager=True)
+        self._piece = self._io.piece(0, self.profile.opt)
 
     def __enter__(self) -> TimedRunner:
         return self
 
     def milliseconds(self) -> float:
         """Of one run and the wait for its end, by the host's clock: the median after a warm-up."""
-        self._warm_up()
-        return statistics.median(self._clocked() for _ in range(RUNS))
+        with self._cuda:
+            self._warm_up()
+            return statistics.median(self._clocked() for _ in range(RUNS))
 
     def layer_milliseconds(self) -> dict[frozenset[str], float]:
         """ONNX nodes computed together → their time in one run, by TensorRT's profiler: medians after a warm-up.
 
         Copies between layouts count to the layer that they are for; what belongs to no node is left out.
         """
-        engine: ICudaEngine = self._engine
-        nodes = layer_nodes(_information(self._trt, engine))
         reported: list[tuple[str, float]] = []
-        self._context.profiler = _make_profiler(self._trt, lambda name, ms: reported.append((name, ms)))
-        self._warm_up()
         times = defaultdict[frozenset[str], list[float]](list)
-        for _ in range(RUNS):
-            reported.clear()
-            self._once()
-            for group, total in _by_nodes(nodes, reported).items():
-                times[group].append(total)
+        with self._cuda:
+            context: IExecutionContext = self._lanes[0].context(self._piece.profile)
+            nodes = layer_nodes(engine_information(self._engine.trt, self._engine.cuda_engine, context))
+            context.profiler = _make_profiler(self._engine.trt, lambda name, ms: reported.append((name, ms)))
+            self._warm_up()
+            for _ in range(RUNS):
+                reported.clear()
+                self._once()
+                for group, total in _by_nodes(nodes, reported).items():
+                    times[group].append(total)
         return {group: statistics.median(found) for group, found in times.items()}
 
     def _warm_up(self) -> None:
-        self._stream.activate()
-        rng, rows, lines = np.random.default_rng(0), self._io.batch.opt, list[LogLine]()
-        with recording(self._trt, lines):
-            values = [(spec, rng.random(with_batch(spec, rows)).astype(spec.dtype)) for spec in self.inputs]
-            if not all(self._upload(spec, value, rows) for spec, value in values):
-                raise run_failure(lines)
+        rng, rows = np.random.default_rng(0), self._piece.filled
+        feeds = {spec.name: rng.random(with_batch(spec, rows)).astype(spec.dtype) for spec in self.inputs}
+        self._lanes[0].load(feeds, self._piece)
         until = time.perf_counter() + WARM_UP
         self._once()
         while time.perf_counter() < until:
@@ -77,35 +78,7 @@ class TimedRunner(TrtRunner):
         return 1000 * (time.perf_counter() - start)
 
     def _once(self) -> None:
-        lines: list[LogLine] = []
-        with recording(self._trt, lines):
-            queued = self._context.execute_async_v3(self._stream.handle)
-        if not queued:
-            raise run_failure(lines)
-        self._stream.synchronize()
-
-
-def layer_nodes(information: str) -> dict[str, frozenset[str]]:
-    """Engine layer → the ONNX nodes in it, from the inspector's JSON; layers that tell of none are left out.
-
-    TensorRT 10 and 11 differ in how they describe tensors, which is not read here. An engine built without
-    ``ProfilingVerbosity.DETAILED`` lists names alone. Text that is no such JSON tells of no layer.
-    """
-    try:
-        document = json.loads(information, strict=False)  # the control characters may come as they are
-    except json.JSONDecodeError:
-        return {}
-    layers = document.get("Layers") if isinstance(document, dict) else None
-    found: dict[str, frozenset[str]] = {}
-    names = list[str]()
-    for layer in layers if isinstance(layers, list) else []:
-        if isinstance(layer, dict) and isinstance(layer.get("Name"), str):
-            names.append(layer["Name"])
-            found[layer["Name"]] = frozenset(_NODE.findall(str(layer.get("Metadata", ""))))
-    for name in names:
-        if not found[name] and (copy := _REFORMAT.fullmatch(name)):
-            found[name] = found.get(copy[1], frozenset())
-    return {name: nodes for name, nodes in found.items() if nodes}
+        self._lanes[0].run(self._piece.profile)
 
 
 def _by_nodes(nodes: dict[str, frozenset[str]], reported: list[tuple[str, float]]) -> dict[frozenset[str], float]:
@@ -115,11 +88,6 @@ def _by_nodes(nodes: dict[str, frozenset[str]], reported: list[tuple[str, float]
         if name in nodes:
             times[nodes[name]] += milliseconds
     return times
-
-
-def _information(trt: TensorRt, engine: ICudaEngine) -> str:
-    inspector: EngineInspector = engine.create_engine_inspector()
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _make_profiler(trt: TensorRt, report: Callable[[str, float], None]) -> IProfiler:

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from deploy.artifacts import check_writable, plan_manifest_path, replacing, replacing_all
+from deploy.artifacts import ArtifactNames, plan_manifest_path
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
-from deploy.engine.build import BuildOptions, BuiltEngine, build_engine
+from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.log import LogLine, write_log
-from deploy.engine.timing import check_timing_cache
-from deploy.errors import InputError, MachineError
+from deploy.engine.refusals import NoImplementationError
+from deploy.errors import InputError
 from deploy.graph import files
 from deploy.hardware import devices
 from deploy.manifest import Manifest
-from deploy.parity.compare import Comparison
-from deploy.quantize.latency import Estimated
 from deploy.quantize.measured import Measured
-from deploy.quantize.recipe import EQUALIZATION, Recipe
 from deploy.specs import Precision, ShapeProfile, batch_of
 from deploy.tools import tool_versions
 from deploy.workflows.budget import check_budget, open_budget
+from deploy.workflows.checks import check_options, check_outputs, check_source
+from deploy.workflows.evidence import Evidence
 from deploy.workflows.fp16_range import NOT_AUDITED, audit_facts
-from deploy.workflows.implicit import check_tensors, written_ranges
+from deploy.workflows.implicit import written_ranges
+from deploy.workflows.inspection import inspect_engine
 from deploy.workflows.judge import Judge
-from deploy.workflows.quantize import Calibration, Quantized, prepare_int8, to_half
+from deploy.workflows.precise import Maker
+from deploy.workflows.quantize import Quantized
+from deploy.workflows.refused import MOST_ROUNDS, as_given, without_refused
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
-from deploy.workflows.search import search_int8
 from deploy.workflows.source import Source, load_source
-from deploy.workflows.speed import faster_layers
+from deploy.workflows.staging import stage, stage_graph
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
 DEFAULT_IMAGES = 512
@@ -54,94 +53,18 @@ def build(request: BuildRequest, report: Reporter) -> BuildReport:
         MachineError: no builder works here.
     """
     flavour = None if request.backend == "none" else choose_flavour(request.backend)
-    _check_options(request, flavour)
+    check_options(request, flavour)
     check_budget(request)
     source = load_source(request.onnx, report.note, report.warn, request.image_size, request.calibration_data)
-    _check_source(source, request)
+    check_source(source, request)
     if source.nms is not None and flavour is not None and not flavour.can.nms:
         fix = "Build with --backend tensorrt or none, or export without --nms."
         raise InputError(f"{flavour} has no non-maximum suppression, and {source.path} ends in it", fix=fix)
     job = _Job(request, report, source, flavour)
-    for path in job.outputs:
-        _check_output(path, source)
+    check_outputs(job.outputs, source)
     if source.manifest.weights.warning:
         report.warn(source.manifest.weights.warning)
     return job.run()
-
-
-def _check_options(request: BuildRequest, flavour: Flavour | None) -> None:
-    """What would be refused only after minutes of calibration is refused now."""
-    if request.calibration_images and request.calibration_data is None:
-        raise InputError("--calibration-images counts images", got="no --calibration-data", fix="Give both, or none.")
-    _check_int8_alone(request)
-    _check_cache(request)
-    suffix = request.file.suffix if request.file else None
-    if flavour is None:
-        if suffix not in (None, ".onnx"):
-            raise InputError("--backend none makes a graph", got=request.file, expected="-o FILE.onnx")
-        return
-    if suffix == ".onnx":
-        raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
-    BuildOptions(request.workspace_gib, compute_capability=request.compute_capability)
-    check_timing_cache(flavour, request.timing_cache)
-
-
-def _check_int8_alone(request: BuildRequest) -> None:
-    """Options that choose how INT8 is made say nothing of other precisions."""
-    options = {
-        "--calibration-method": request.calibration_method,
-        "--recipe or --without": request.recipe,
-        "--keep-int8": request.keep_int8,
-    }
-    given = [option for option, value in options.items() if value]
-    if given and request.precision is not Precision.INT8:
-        fix = "Leave that out, or build with --precision int8."
-        raise InputError(f"{given[0]} chooses how INT8 is made", got=f"--precision {request.precision}", fix=fix)
-
-
-def _check_cache(request: BuildRequest) -> None:
-    if request.calibration_cache is not None and request.precision is not Precision.INT8:
-        raise InputError("--calibration-cache holds INT8 ranges", got=f"--precision {request.precision}")
-    if request.cache_to_read is not None and request.calibration_method is not None:
-        raise InputError(
-            f"{request.cache_to_read} exists: ranges come from it, and nothing is calibrated",
-            got=f"--calibration-method {request.calibration_method}",
-            fix="Leave one of them out, or give --calibration-cache the name of a new file.",
-        )
-
-
-def _check_source(source: Source, request: BuildRequest) -> None:
-    if source.precision is request.precision:
-        _check_as_it_is(source, request)
-    if request.calibration_cache is not None:
-        check_tensors(source)
-    axis, batch = batch_of(source.manifest.inputs), request.batch
-    if batch is not None and isinstance(axis, int) and (batch.min, batch.max) != (axis, axis):
-        fix = "Leave --batch out, or export with --batch dynamic."
-        raise InputError(f"{source.path} has a fixed batch", got=f"--batch {batch}", expected=axis, fix=fix)
-    if source.precision not in (Precision.FP32, request.precision):
-        raise InputError(
-            f"{source.path} is an {str(source.precision).upper()} graph already",
-            expected=f"the FP32 graph, or --precision {source.precision}",
-        )
-
-
-def _check_as_it_is(source: Source, request: BuildRequest) -> None:
-    """A graph that has the precision asked for is built as it is."""
-    already = f"{source.path} is {str(source.precision).upper()} already"
-    if request.backend == "none":
-        raise InputError(f"{already}: without a backend there is nothing to do", fix="Leave out --backend none.")
-    options = (request.calibration_method, request.calibration_images, request.calibration_cache, request.recipe)
-    if source.precision is Precision.INT8 and any(options):
-        raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
-    if request.max_drop is not None:
-        raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")
-
-
-def _check_output(path: Path, source: Source) -> None:
-    check_writable(path)
-    if path.exists() and any(path.samefile(read) for read in (source.path, *files.external_files(source.graph))):
-        raise InputError(f"{path} is the graph to build from: it will not be overwritten", fix="Give another -o FILE.")
 
 
 class _Job:
@@ -160,10 +83,8 @@ class _Job:
         self._data = self._open_data()
         self._budget = open_budget(request, source, self._data, report.warn)
         self._judge = Judge(source, request.precision, self._data, report.warn)
-        self._verdicts: dict[str, Comparison] = {}
-        self._parity = source.manifest.parity
-        self._evidence: list[str] = []
         self._seconds: dict[str, float] = {}
+        self._log: list[LogLine] = []
 
     @property
     def outputs(self) -> list[Path]:
@@ -173,7 +94,8 @@ class _Job:
         request = self._request
         calibrates = request.precision is Precision.INT8 and graph and request.cache_to_read is None
         ranges = [self._cache, *filter(None, [self._new_cache])] if calibrates else []
-        engine = [self._plan, *filter(None, [request.log])] if self._flavour else []
+        beside = filter(None, [request.log, request.options.timing_cache])
+        engine = [self._plan, plan_manifest_path(self._plan), *beside] if self._flavour else []
         return [*graph, *ranges, *engine]
 
     def run(self) -> BuildReport:
@@ -181,29 +103,47 @@ class _Job:
             made = self._precise()
             if not made.peaks and not self._as_it_is:
                 self._report.warn(NOT_AUDITED)
-        with self._timed("verify"):
-            self._judge_graph(made)
-        graph, manifest = self._source.finished(made.graph, self._manifest(made))
+        for _ in range(MOST_ROUNDS):
+            try:
+                return self._finish(made)
+            except NoImplementationError as error:
+                made = without_refused(made, error, self._report)
+                self._leave_source()
+        return self._finish(made)
+
+    def _leave_source(self) -> None:
+        """The graph that was given is no longer what is built: that has a file of its own beside the engine."""
+        if self._as_it_is:
+            self._as_it_is = False
+            names = ArtifactNames.of(self._plan)
+            self._onnx = replace(names, stem=f"{names.stem}.rebuilt").onnx(self._request.precision)
+
+    def _finish(self, made: Quantized) -> BuildReport:
+        """Judge, write and build a graph: all of it, or nothing."""
+        evidence = Evidence(self._source, self._judge, self._report, real=self._data is not None)
+        self._judge_graph(made, evidence)
+        graph, manifest = self._source.finished(made.graph, self._manifest(made, evidence))
         made = replace(made, graph=graph)
         with contextlib.ExitStack() as staged:
             onnx, place = self._write(staged, made, manifest)
             if self._new_cache is not None:
                 cache = written_ranges(self._source.graph, made.amax, self._report.note)
-                _stage(staged, self._new_cache, cache)
+                stage(staged, self._new_cache, cache)
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
-            if built is not None:
-                plan = _stage(staged, self._plan, built.plan)
-                self._judge_plan(plan, built)
+            if built is not None and self._flavour is not None:
+                plan = stage(staged, self._plan, built.plan)
+                self._judge_plan(plan, self._flavour, evidence)
                 filed = self._onnx.read_bytes() if self._as_it_is else onnx
                 info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
-                manifest = manifest.evolve(engine=info, parity=self._parity)
-                _stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
+                info = replace(info, inspection=inspect_engine(built.plan, self._flavour, made.graph).to_dict())
+                manifest = manifest.evolve(engine=info, parity=evidence.parity)
+                stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
             onnx=self._onnx,
             plan=self._plan if built else None,
             manifest=manifest,
-            verdicts=self._verdicts,
-            evidence=tuple(self._evidence),
+            verdicts=evidence.verdicts,
+            evidence=tuple(evidence.lines),
             builder_warnings=built.warnings if built else (),
             seconds=self._seconds,
             calibration_cache=self._new_cache,
@@ -219,29 +159,11 @@ class _Job:
 
     def _precise(self) -> Quantized:
         if self._as_it_is:
-            return Quantized(self._source.graph, self._source.manifest.quantization)
+            return as_given(self._source.graph, self._source.manifest.quantization)
+        maker = Maker(self._request, self._source, self._data, self._cache, self._report, self._timed)
         if self._request.precision is Precision.FP16:
-            self._report.note("converting to FP16")
-            return to_half(self._source, self._data, self._report.note)
-        request, report = self._request, self._report
-        calibration = Calibration(
-            self._data,
-            self._cache,
-            request.calibration_method,
-            self._recipe(),
-            report.note,
-            report.counter,
-            request.calibration_cache,
-        )
-        int8, measured = prepare_int8(self._source, calibration), self._measured()
-        if measured is not None and not request.keep_int8:
-            with self._timed("profile"):
-                int8 = faster_layers(int8, measured, report)
-        if self._budget is None or self._data is None:
-            return int8.quantized({})
-        with self._timed("search"):
-            latency = measured or Estimated(self._batch().opt)
-            return search_int8(self._source, int8, self._data, self._budget, latency, self._report)
+            return maker.half()
+        return maker.int8(self._measured(), self._budget, self._batch())
 
     def _measured(self) -> Measured | None:
         """Latency on the GPU, where the engine is built for one that is here."""
@@ -249,84 +171,38 @@ class _Job:
         if gpu is None or self._flavour is None or not self._flavour.can.timed:
             return None
         request, report = self._request, self._report
-        return Measured(
-            self._flavour,
-            self._batch(),
-            gpu.name,
-            request.workspace_gib,
-            request.timing_cache,
-            report.phases,
-            report.warn,
-        )
+        return Measured(self._flavour, self._batch(), gpu.name, request.options, report.phases, report.warn)
 
-    def _recipe(self) -> Recipe:
-        """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
-        recipe = self._request.recipe or Recipe()
-        if self._request.calibration_cache is None or not recipe.equalizes:
-            return recipe
-        self._report.note(f"leaving out {EQUALIZATION}: a calibration cache is about the graph as it was exported")
-        return recipe.without(EQUALIZATION)
-
-    def _judge_graph(self, made: Quantized) -> None:
+    def _judge_graph(self, made: Quantized, evidence: Evidence) -> None:
         name, precision = self._onnx.name, self._request.precision
         if self._as_it_is:
-            self._evidence.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
-        elif not self._judge.able:
-            self._evidence.append(f"{name}: ranges from {self._cache.name}, not compared: no --calibration-data")
-            self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
+            evidence.lines.append(f"{name}: built as it is" if self._source.as_filed else f"{name}: built simplified")
+        elif self._judge.able:
+            with self._timed("verify"):
+                evidence.simulate(name, made, precision)
         else:
-            self._report.note(f"comparing the {precision} graph with {self._judge.reference} on {self._judge.inputs}")
-            self._record(
-                "graph", "simulated", self._judge.compare_graph(made.graph, f"the {precision} graph", made.facts)
-            )
-            self._evidence.append(f"{name}: simulated on CPU by its twin, on {self._judge.inputs}")
+            ranges = "" if self._source.precision is precision else f"ranges from {self._cache.name}, "
+            evidence.lines.append(f"{name}: {ranges}not compared: no --calibration-data")
+            self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
 
-    def _judge_plan(self, plan: Path, built: BuiltEngine) -> None:
+    def _judge_plan(self, plan: Path, flavour: Flavour, evidence: Evidence) -> None:
         """Run the engine where it lies before it takes its place."""
-        compiled = f"{self._plan.name}: parsed and compiled by {self._flavour}"
+        compiled = f"{self._plan.name}: parsed and compiled by {flavour}"
         if not devices() or not self._judge.able:
             reason = "no --calibration-data to compare on" if devices() else "no GPU here"
-            self._evidence.append(f"{compiled}, not executed: {reason}")
+            evidence.lines.append(f"{compiled}, not executed: {reason}")
             return
-        from deploy.runtime.trt import open_plan
+        with self._timed("run"):
+            evidence.execute(plan, self._plan.name, compiled, elsewhere=flavour.can.compute_capabilities)
 
-        try:
-            opened = open_plan(plan)
-        except MachineError as error:
-            if self._flavour is None or not self._flavour.can.compute_capabilities:
-                raise
-            # The plan may be for another GPU than this one: TensorRT-RTX builds for all that it supports.
-            self._evidence.append(f"{compiled}, not executed: {error.headline}")
-            self._report.warn(f"the engine does not run here: {error.headline}")
-            return
-        with self._timed("run"), opened as runner:
-            self._evidence += [compiled, f"{self._plan.name}: {runner.execution}, on {self._judge.inputs}"]
-            if self._source.nms is None:
-                self._record("plan", runner.execution, self._judge.compare(runner, "the engine"))
-            else:
-                agreement = self._judge.compare_detections(runner, "the engine")
-                self._evidence.append(f"{self._plan.name}: {agreement}")
-                self._state(runner.execution, agreement.to_dict())
-
-    def _record(self, what: str, how: str, comparison: Comparison) -> None:
-        self._verdicts[what] = comparison
-        self._state(how, comparison.to_dict())
-
-    def _state(self, how: str, figures: dict[str, Any]) -> None:
-        """Write figures into the manifest."""
-        # Not where the images lie: an artefact travels, and paths tell of the machine that made it.
-        fed = "real images" if self._data else "synthetic images"
-        facts = {"against": self._judge.reference, "how": how, "input": fed}
-        self._parity = (*self._parity, {**facts, **figures})
-
-    def _manifest(self, made: Quantized) -> Manifest:
+    def _manifest(self, made: Quantized, evidence: Evidence) -> Manifest:
         if self._as_it_is:
             return self._source.manifest
         audit = audit_facts(made.graph, made.peaks, self._source.manifest.weights.source)
         return self._source.manifest.evolve(
             precision=self._request.precision,
-            quantization={**(made.facts or {}), **audit},
-            parity=self._parity,
+            quantization={**audit, **(made.facts or {})},
+            parity=evidence.parity,
             tools={**self._source.manifest.tools, **tool_versions("onnx", "onnx-ir", "onnxruntime")},
         )
 
@@ -334,18 +210,7 @@ class _Job:
         """Stage the graph. Returns what its file holds, and where that lies if weights may lie beside it."""
         if self._as_it_is and self._source.as_filed:
             return self._onnx.read_bytes(), self._onnx
-        if files.fits(made.graph):
-            onnx = files.serialize(made.graph, manifest)
-            if not self._as_it_is:
-                _stage(staged, self._onnx, onnx)
-            return onnx, None
-        folder = (
-            Path(staged.enter_context(tempfile.TemporaryDirectory()))
-            if self._as_it_is
-            else staged.enter_context(replacing_all(files.data_path(self._onnx), self._onnx))
-        )
-        place = folder / self._onnx.name
-        return files.write(place, files.with_manifest(made.graph, manifest)), place
+        return stage_graph(staged, self._onnx, made.graph, manifest, keep=not self._as_it_is)
 
     def _batch(self) -> ShapeProfile:
         return self._request.batch or self._default_batch()
@@ -355,7 +220,7 @@ class _Job:
         return DEFAULT_BATCH if isinstance(axis, str) else ShapeProfile(axis or 1, axis or 1, axis or 1)
 
     def _compile(self, onnx: bytes, place: Path | None, flavour: Flavour) -> BuiltEngine:
-        request, lines = self._request, list[LogLine]()
+        request, lines = self._request, self._log
         self._report.note(f"building with {flavour}")
         try:
             with self._timed("build"):
@@ -363,10 +228,8 @@ class _Job:
                     onnx,
                     flavour=flavour,
                     batch=self._batch(),
+                    options=request.options,
                     path=place,
-                    workspace_gib=request.workspace_gib,
-                    compute_capability=request.compute_capability,
-                    timing_cache=request.timing_cache,
                     progress=self._report.phases,
                     log=lines,
                 )
@@ -378,14 +241,4 @@ class _Job:
     def _timed(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self._seconds[step] = time.perf_counter() - start
-
-
-def _stage(staged: contextlib.ExitStack, path: Path, data: bytes) -> Path:
-    """Write to a temporary file, which becomes ``path`` when ``staged`` ends well; returns where it is until then."""
-    temporary = staged.enter_context(replacing(path))
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())  # some file systems say only here that they are full, and now none has moved yet
-    return temporary
+        self._seconds[step] = self._seconds.get(step, 0.0) + time.perf_counter() - start

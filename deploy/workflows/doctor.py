@@ -149,8 +149,10 @@ def _jobs(working: set[str]) -> Iterator[Finding]:
         "make FP16 and INT8 graphs": ({"onnxruntime", "onnx-ir"}, "pip install '.[cpu]'"),
         "build TensorRT-RTX engines": ({"TensorRT-RTX"}, "pip install '.[rtx]'"),
         "build TensorRT engines": ({"TensorRT"}, "on a machine with an NVIDIA GPU: pip install '.[gpu]'"),
-        "run engines": ({"NVIDIA GPU", "cuda-core"}, "needs an NVIDIA GPU and pip install '.[gpu]'"),
+        "run engines": ({"NVIDIA GPU"}, "needs an NVIDIA GPU and pip install '.[gpu]'"),
     }
+    if "pycuda" not in working:
+        jobs["run engines"][0].add("cuda-core")
     if not working & {"TensorRT", "TensorRT-RTX"}:
         jobs["run engines"][0].add("TensorRT")
     for name, (needs, fix) in jobs.items():

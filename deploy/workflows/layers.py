@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from deploy.data.calibration import CalibrationData
-from deploy.engine.preflight import graph_of
+from deploy.engine.plan import graph_of
 from deploy.errors import InputError
 from deploy.graph.beside import Beside, beside
 from deploy.graph.fp16 import FP16_MAX, range_problem

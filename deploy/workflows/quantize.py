@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -41,12 +42,14 @@ class Quantized:
     Attributes:
         amax: tensor of the FP32 graph → the range it was given, empty but for INT8.
         peaks: tensor of the FP32 graph → max |x| on real images, empty without images.
+        without: makes it again less the INT8 of some nodes (name → why the target refuses it); None but for INT8.
     """
 
     graph: ir.Model
     facts: dict[str, Any] | None = None
     amax: Mapping[str, float] = field(default_factory=dict)
     peaks: Mapping[str, float] = field(default_factory=dict)
+    without: Callable[[Mapping[str, str]], Quantized] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Int8:
         unfit: node that must stay as it is → reason.
         recipe: what was done.
         corrections: of the layers one by one.
+        refused: node that the target has no INT8 kernel for → its builder's words.
     """
 
     graph: ir.Model
@@ -116,10 +120,16 @@ class Int8:
     unfit: Mapping[str, str]
     recipe: Recipe
     corrections: Corrections = field(default_factory=Corrections)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def without(self, refused: Mapping[str, str]) -> Int8:
+        """The same less ``refused`` nodes."""
+        return replace(self, refused={**self.refused, **refused})
 
     def placement(self, exclude: Mapping[str, str]) -> Placement:
         """What is quantized when nodes in ``exclude`` (name → reason) stay FP16."""
-        unfit = {**self.unfit, **exclude}
+        refused = {node: f"the target refuses it in INT8: {words}" for node, words in self.refused.items()}
+        unfit = {**self.unfit, **refused, **exclude}
         return _without_dead(self.graph, place(self.graph, unfit), self.ranges, unfit)
 
     def quantized(self, exclude: Mapping[str, str]) -> Quantized:
@@ -142,8 +152,13 @@ class Int8:
             "fp32_nodes": dict(ranges.keep_fp32),
             "equalization": ranges.equalization,
             "corrected": self._corrected(placement, graph),
+            **({"refused": dict(self.refused)} if self.refused else {}),
         }
-        return Quantized(graph, facts, ranges.amax, ranges.peak)
+        again = functools.partial(self._again, exclude)
+        return Quantized(graph, facts, ranges.amax, ranges.peak, again)
+
+    def _again(self, exclude: Mapping[str, str], refused: Mapping[str, str]) -> Quantized:
+        return self.without(refused).quantized(exclude)
 
     def _corrected(self, placement: Placement, precise: ir.Model) -> dict[str, float]:
         """Node → SQNR in dB of its fitted weight against the FP32 one: what ``verify`` can expect of this file."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from deploy.artifacts import ArtifactNames
+from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions
 from deploy.engine.progress import Progress as BuildProgress
 from deploy.manifest import Manifest
 from deploy.parity.compare import Comparison
@@ -52,9 +53,7 @@ class BuildRequest:
     eval_data: Path | None = None
     batch: ShapeProfile | None = None
     backend: str = "auto"
-    timing_cache: Path | None = None
-    workspace_gib: float | None = None
-    compute_capability: str | None = None
+    options: BuildOptions = DEFAULT_OPTIONS
     output: Path | None = None
     image_size: tuple[int, int] | None = None
     log: Path | None = None

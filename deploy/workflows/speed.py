@@ -6,26 +6,35 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from deploy.engine.refusals import NoImplementationError
 from deploy.errors import DeployError
 from deploy.graph.rules import WEIGHTED
 from deploy.quantize.faster import Times, not_faster
 from deploy.quantize.measured import Measured
 from deploy.workflows.quantize import Int8
+from deploy.workflows.refused import MOST_ROUNDS, refusal_text, refused_nodes
 from deploy.workflows.request import Reporter
 
 ROUNDS = 5
 
 
-def faster_layers(int8: Int8, measured: Measured, report: Reporter) -> Int8:
+def faster_layers(int8: Int8, measured: Measured, report: Reporter, rounds: int = MOST_ROUNDS) -> Int8:
     """``int8`` without the layers that are not faster in INT8 on this GPU, where the engine is no slower for it.
 
-    Builds the INT8 engine, the FP16 engine of the same graph, and the one that follows from their layers' times.
+    Builds the INT8 engine, the FP16 engine of the same graph, and the one that follows from their layers' times. Layers
+    that the builder refuses in INT8 leave it first, a round for each refusal.
     """
     try:
         return _Comparison(int8, measured, report).run()
+    except NoImplementationError as error:
+        refused = refused_nodes(int8.quantized({}).graph, error)
+        if rounds and refused.keys() - int8.refused.keys():
+            report.warn(refusal_text(list(refused), error))
+            return faster_layers(int8.without(refused), measured, report, rounds - 1)
+        report.warn(f"layers were not compared between INT8 and FP16: {error.headline}")
     except DeployError as error:
         report.warn(f"layers were not compared between INT8 and FP16: {error.headline}")
-        return int8
+    return int8
 
 
 @dataclass(frozen=True)

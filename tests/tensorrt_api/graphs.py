@@ -51,6 +51,16 @@ def quantized(image, weights, rng):
     ]
 
 
+def affine():
+    """``input`` float32[batch, 4] → ``logits`` = 2 · input + 1: each row of the output tells which row it is of."""
+    weights = {"two": np.float32([2]), "one": np.float32([1])}
+    nodes = [
+        helper.make_node("Mul", ["input", "two"], ["twice"], "/mul"),
+        helper.make_node("Add", ["twice", "one"], ["logits"], "/add"),
+    ]
+    return serialise(nodes, weights, ["batch", 4], ["batch", 4])
+
+
 def unsupported():
     """A graph whose second node no TensorRT knows."""
     nodes = [

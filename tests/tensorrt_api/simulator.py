@@ -1,22 +1,20 @@
-"""A strict stand-in for TensorRT and CUDA, for machines that have neither.
+"""A strict stand-in for TensorRT, for machines without it.
 
 A simulated module has exactly the names of one real version: any other raises AttributeError. Its engines compute with
-ONNX Runtime in host memory. A stream does nothing until it is synchronised, device memory is not host memory and both
-start full of rubbish, so that a missing copy, a missing wait or a use after freeing shows in the numbers or raises.
+ONNX Runtime, on the memory and in the streams of :mod:`tensorrt_api.cuda`.
 """
 
-import ctypes
+import contextlib
 import enum
 import json
 import threading
-import time
 import types
-from collections import deque
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from tensorrt_api.cuda import STREAMS, Fault, SimulatedClock, check_no_capture, resolve
 
 from deploy.engine.flavours import Flavour, capabilities
 
@@ -29,23 +27,47 @@ NUMPY = {
     "BOOL": np.bool_,
 }
 ONNX = {1: "FLOAT", 10: "HALF", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 16: "BF16"}
-MEMORY = {}  # address → device memory that has been allocated and not freed
-STREAMS = {}  # handle → stream
+# NvInferRuntime.h of TensorRT-RTX; as its bindings print them.
+INVALIDITY = {
+    "VERSION_MISMATCH": 1,
+    "UNSUPPORTED_CC": 2,
+    "OLD_CUDA_DRIVER": 4,
+    "OLD_CUDA_RUNTIME": 8,
+    "INSUFFICIENT_GPU_MEMORY": 16,
+    "MALFORMED_ENGINE": 32,
+    "CUDA_ERROR": 64,
+}
+ACTIVATIONS = 4096  # bytes that a context computes in
+_running, _changing = set(), threading.Lock()  # what runs at this moment
 
 
-def simulate(api, cost=None):
+def simulate(api, cost=None, gpu="NVIDIA L4", refuses=(), invalid=()):
     """The flavour of ``api`` as a :class:`~deploy.engine.flavours.Flavour` with a simulated module.
 
+    ``invalid``: what RTX says against every plan, by EngineInvalidityDiagnostics' names; or ``SUBOPTIMAL``.
+    ``refuses``: nodes that it has no INT8 kernel for.
     ``cost``: the nodes of an engine's layer, whether it is INT8 → milliseconds, by :class:`SimulatedClock` too.
     """
     trt = types.ModuleType(f"{api.flavour} {api.version} (simulated)")
     trt.__version__ = api.version
     for name, members in api.enums.items():
         setattr(trt, name, bound_enum(name, members))
+    if api.classes["Runtime"].get("get_engine_validity"):
+        trt.EngineInvalidityDiagnostics = enum.IntFlag("EngineInvalidityDiagnostics", INVALIDITY)
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
+    kinds += (RuntimeConfig, RuntimeCache)
     for base in kinds:
         real = base.real
-        members = {"_api": api, "_trt": trt, "_cost": staticmethod(cost) if cost else None}
+        if real not in api.classes:
+            continue
+        members = {
+            "_api": api,
+            "_trt": trt,
+            "_cost": staticmethod(cost) if cost else None,
+            "_gpu": gpu,
+            "_refuses": refuses,
+            "_invalid": invalid,
+        }
         setattr(trt, real, type(real, (base,), {**members, "_members": api.classes[real]}))
     trt.ILogger = type("ILogger", (Logger,), {"Severity": severities(api)})
     trt.IProgressMonitor = type("IProgressMonitor", (Overridable,), {})
@@ -181,18 +203,26 @@ class Profile(Strict):
 
 
 class TimingCache(Strict):
+    """Node → its time, under the version and the GPU that they are of."""
+
     real = "ITimingCache"
 
-    def __init__(self, content):
-        self._content = content
+    def __init__(self, header, times):
+        self._header, self._times = header, times
 
     def serialize(self):
-        return self._content
+        return json.dumps([self._header, self._times]).encode()
+
+    def combine(self, other, ignore_mismatch):
+        if self._header != other._header and not (ignore_mismatch and self._header[0] == other._header[0]):
+            return False
+        self._times = {**other._times, **self._times}
+        return True
 
 
 class BuilderConfig(Strict):
     real = "IBuilderConfig"
-    builder_optimization_level = 3
+    builder_optimization_level, max_aux_streams = 3, -1
     profiling_verbosity = None
 
     def __init__(self):
@@ -213,17 +243,23 @@ class BuilderConfig(Strict):
         self._flags.discard(flag.name)
 
     def create_timing_cache(self, content):
-        damaged = content != b"" and not content.endswith(b"measured")
-        return None if damaged else self._trt.ITimingCache(content or self._api.version.encode())
+        try:
+            header, times = json.loads(content) if content else (self._header, {})
+        except ValueError:
+            return None
+        return self._trt.ITimingCache(list(header), times)
 
     def set_timing_cache(self, cache, ignore_mismatch):
-        fits = cache._content.startswith(self._api.version.encode())
-        self._cache = cache if fits or ignore_mismatch else None
-        return self._cache is not None
+        if fits := ignore_mismatch or cache._header == self._header:
+            self._cache = cache
+        return fits
 
     def get_timing_cache(self):
-        self._cache._content += b" measured"
         return self._cache
+
+    @property
+    def _header(self):
+        return [self._api.version, self._gpu]
 
     def set_compute_capability(self, value, index):
         self._target = value
@@ -247,19 +283,33 @@ class Builder(Strict):
         return self._trt.IOptimizationProfile()
 
     def build_serialized_network(self, network, config):
-        shapes = config._profiles[0]._shapes if config._profiles else {}
+        profiles = [profile._shapes for profile in config._profiles] or [{}]
         if not network._strong:
             return self._log("ERROR", "the network is not strongly typed")
-        if any(-1 in tensor._shape and tensor._name not in shapes for tensor in network._inputs):
+        if any(-1 in tensor._shape and tensor._name not in profiles[0] for tensor in network._inputs):
             return self._log(
                 "ERROR", "Network has dynamic or shape inputs, but no optimization profile has been defined."
             )
+        if (refused := self._refused(onnx.load_from_string(network._model).graph)) is not None:
+            return self._log("ERROR", f"Error Code 10: Internal Error ({refused})")
         if not self._phases(config.progress_monitor):
             return self._log("ERROR", "BuildCanceled")
         self._log("WARNING", "simulated")
+        if config._cache is not None:
+            config._cache._times.update({node.name: 1 for node in onnx.load_from_string(network._model).graph.node})
         detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
-        head = json.dumps({"shapes": shapes, "detailed": detailed}).encode()
+        head = json.dumps({"profiles": profiles, "detailed": detailed}).encode()
         return plan_header(self._api, body := head + b"\n" + network._model) + body
+
+    def _refused(self, graph):
+        """The first INT8 layer that there is no kernel for, named as a fused layer, or (11) as a compiler's region."""
+        dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
+        for nodes in fused(graph).values():
+            if not dequantizing.isdisjoint(nodes) and not set(self._refuses).isdisjoint(nodes):
+                named = f"{{ForeignNode[{nodes[0]}...{nodes[-1]}]}}. In computeCosts at optimizer.cpp:4115"
+                named = " + ".join(nodes) + "." if self._api.version.startswith("10.") else named
+                return f"Could not find any implementation for node {named}"
+        return None
 
     def _phases(self, monitor):
         assert monitor._made
@@ -276,11 +326,34 @@ def plan_header(api, body):
     return capabilities(api.flavour).plan_magic + bytes(12) + length + version
 
 
+def plan_of(api, model, profiles):
+    """A plan of several optimization profiles, each MIN, OPT and MAX of the first axis of every input."""
+    inputs = onnx.load_from_string(model).graph.input
+    rests = {tensor.name: [dim.dim_value for dim in tensor.type.tensor_type.shape.dim[1:]] for tensor in inputs}
+    shapes = [{name: [[rows, *rest] for rows in profile] for name, rest in rests.items()} for profile in profiles]
+    body = json.dumps({"profiles": shapes, "detailed": True}).encode() + b"\n" + model
+    return plan_header(api, body) + body
+
+
 class Runtime(Strict):
     real = "Runtime"
 
     def __init__(self, logger):
         self._logger = logger
+
+    engine_header_size = property(lambda self: 64)
+
+    def get_engine_validity(self, head):
+        """By the header alone: that is all that is given."""
+        assert len(head) <= self.engine_header_size
+        validity, bits = self._trt.EngineValidity, INVALIDITY
+        if not head.startswith(capabilities(self._api.flavour).plan_magic):
+            return validity.INVALID, bits["MALFORMED_ENGINE"]
+        if self._invalid == ("SUBOPTIMAL",):
+            return validity.SUBOPTIMAL, 0
+        mismatch = ("VERSION_MISMATCH",) if head[24:28] != plan_header(self._api, b"")[24:28] else ()
+        found = (*self._invalid, *mismatch)
+        return (validity.INVALID if found else validity.VALID), sum(bits[name] for name in found)
 
     def deserialize_cuda_engine(self, plan):
         if plan[:28] != plan_header(self._api, plan[28:]):
@@ -292,9 +365,10 @@ class Runtime(Strict):
 class Engine(Strict):
     real = "ICudaEngine"
 
-    def __init__(self, model, shapes, detailed, logger):
-        self._logger, self._profile, self._detailed = logger, shapes, detailed
-        graph = onnx.load_from_string(model).graph
+    def __init__(self, model, profiles, detailed, logger):
+        self._logger, self._profiles, self._detailed = logger, profiles, detailed
+        self._model = onnx.load_from_string(model)
+        graph = self._model.graph
         self._layers = fused(graph)
         self._dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
         self._inputs = [value.name for value in graph.input]
@@ -304,6 +378,8 @@ class Engine(Strict):
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     num_io_tensors = property(lambda self: len(self._values))
+    num_optimization_profiles = property(lambda self: len(self._profiles))
+    device_memory_size_v2 = property(lambda self: ACTIVATIONS)
 
     def get_tensor_name(self, index):
         return list(self._values)[index]
@@ -324,33 +400,64 @@ class Engine(Strict):
         return self._trt.TensorFormat.LINEAR
 
     def get_tensor_profile_shape(self, name, profile_index):
-        assert profile_index == 0
-        return self._profile[name]
+        return self._profiles[profile_index][name]
 
-    def create_execution_context(self):
-        return self._trt.IExecutionContext(self)
+    def create_runtime_config(self):
+        return self._trt.IRuntimeConfig()
+
+    def create_execution_context(self, how=None):
+        """``how``: the allocation strategy, or a runtime configuration, which RTX alone takes."""
+        check_no_capture()
+        config = how if isinstance(how, RuntimeConfig) else None
+        assert config is None or self._api.flavour == "tensorrt_rtx"
+        strategy = config.get_execution_context_allocation_strategy() if config else how
+        return self._trt.IExecutionContext(self, getattr(strategy, "name", "STATIC"), config)
 
     def create_engine_inspector(self):
         return self._trt.EngineInspector(self)
 
 
 class Inspector(Strict):
+    """Describes tensors as 10 does ("Bindings", "Format/Datatype") or as 11 does ("I/O Tensors", "DataType")."""
+
     real = "EngineInspector"
+    execution_context = None
 
     def __init__(self, engine):
         self._engine = engine
+        self._older = self._api.version.startswith("10.")
+        graph = onnx.shape_inference.infer_shapes(engine._model).graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._types = {value.name: ONNX[value.type.tensor_type.elem_type] for value in values}
+        self._nodes = {node.name: node for node in graph.node}
 
     def get_engine_information(self, kind):
         assert kind is self._trt.LayerInformationFormat.JSON
         layers = [self._layer(name, nodes) for name, nodes in self._engine._layers.items()]
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        older = self._api.version.startswith("10.")
-        tensors = {"Bindings": names} if older else {"I/O Tensors": [{"Name": name} for name in names]}
+        tensors = {"Bindings": names} if self._older else {"I/O Tensors": [{"Name": name} for name in names]}
         return json.dumps({"Layers": layers, **tensors})
 
     def _layer(self, name, nodes):
-        metadata = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
-        return {"Name": name, "LayerType": "simulated", "Metadata": metadata} if self._engine._detailed else name
+        if not self._engine._detailed:
+            return name
+        read = [tensor for node in nodes for tensor in self._nodes[node].input if tensor in self._types]
+        made = [tensor for node in nodes for tensor in self._nodes[node].output]
+        return {
+            "Name": name,
+            "LayerType": "Convolution" if any(self._nodes[node].op_type == "Conv" for node in nodes) else "simulated",
+            "Inputs": [self._tensor(tensor) for tensor in read if tensor not in made],
+            "Outputs": [self._tensor(tensor) for tensor in made if tensor not in read],
+            "Metadata": "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes),
+        }
+
+    def _tensor(self, name):
+        kind = {"FLOAT": "FP32", "HALF": "FP16", "INT8": "Int8"}.get(self._types[name], self._types[name])
+        form = f"Row major {kind} format"
+        return {
+            "Name": name,
+            **({"Format/Datatype": form} if self._older else {"DataType": kind, "Format": "Row major"}),
+        }
 
 
 def fused(graph):
@@ -374,38 +481,134 @@ def fused(graph):
     return {" + ".join(nodes): nodes for nodes in layers.values()}
 
 
+class RuntimeConfig(Strict):
+    real = "IRuntimeConfig"
+
+    def __init__(self):
+        self._strategy, self._cache = self._trt.ExecutionContextAllocationStrategy.STATIC, None
+        if self._api.flavour == "tensorrt_rtx":
+            self.cuda_graph_strategy = self._trt.CudaGraphStrategy.DISABLED
+            self.dynamic_shapes_kernel_specialization_strategy = (
+                self._trt.DynamicShapesKernelSpecializationStrategy.LAZY
+            )
+
+    def get_execution_context_allocation_strategy(self):
+        return self._strategy
+
+    def create_runtime_cache(self):
+        return self._trt.IRuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self._cache = cache
+        return True
+
+
+class RuntimeCache(Strict):
+    """The shapes that were run, under the version that compiled them."""
+
+    real = "IRuntimeCache"
+
+    def __init__(self):
+        self._kernels = []
+
+    def serialize(self):
+        return json.dumps([self._api.version, sorted(self._kernels)]).encode()
+
+    def deserialize(self, content):
+        try:
+            version, kernels = json.loads(bytes(content))
+        except ValueError:
+            return False
+        if fits := version == self._api.version:
+            self._kernels = kernels
+        return fits
+
+
 class Context(Strict):
+    """``_state`` grows with every change. A graph is of the state in which it was captured, and of no other."""
+
     real = "IExecutionContext"
     profiler = None
 
-    def __init__(self, engine):
-        self._engine, self._logger = engine, engine._logger
-        self._addresses, self._shapes = {}, {}
+    def __init__(self, engine, allocation, config):
+        self._engine, self._logger, self._config = engine, engine._logger, config
+        self._addresses, self._shapes, self._profile = {}, {}, 0
+        self._memory = None if allocation == "USER_MANAGED" else 0
+        self._state, self._ready = 0, None
+
+    engine = property(lambda self: self._engine)
+    active_optimization_profile = property(lambda self: self._profile)
+
+    def set_device_memory(self, memory, size):
+        if memory % 256 or size < self._engine.device_memory_size_v2:
+            return self._log("ERROR", "device memory is misaligned or too small")
+        return self._change("_memory", memory)
+
+    def set_optimization_profile_async(self, index, handle):
+        if not 0 <= index < len(self._engine._profiles):
+            return self._refuse(f"profile {index} of {len(self._engine._profiles)}")
+        self._shapes = {}
+        STREAMS[handle].put(lambda: None)
+        return self._change("_profile", index)
 
     def set_tensor_address(self, name, address):
-        self._addresses[name] = address
-        return address in MEMORY
+        if name not in self._engine._values or address % 256:
+            return self._refuse(f"address {address:#x} for tensor {name}")
+        return self._change("_addresses", {**self._addresses, name: address})
 
     def set_input_shape(self, name, shape):
-        smallest, _, largest = self._engine._profile.get(name, [self._engine.get_tensor_shape(name)] * 3)
-        fits = all(low <= dim <= high for low, dim, high in zip(smallest, shape, largest, strict=True))
-        if fits:
-            self._shapes[name] = tuple(shape)
-        else:
-            self._log("ERROR", f"Static dimension mismatch while setting input shape of {name}")
-        return fits
+        profile = self._engine._profiles[self._profile]
+        smallest, _, largest = profile.get(name, [self._engine.get_tensor_shape(name)] * 3)
+        if not all(low <= dim <= high for low, dim, high in zip(smallest, shape, largest, strict=True)):
+            return self._refuse(f"Static dimension mismatch while setting input shape of {name}")
+        return self._change("_shapes", {**self._shapes, name: tuple(shape)})
 
     def execute_async_v3(self, handle):
-        shapes, addresses = dict(self._shapes), dict(self._addresses)
-        STREAMS[handle].queue.append(lambda: self._execute(shapes, addresses))
+        stream = STREAMS.get(handle)
+        if stream is None:
+            raise Fault(f"no stream {handle:#x}")
+        shapes = {name: self._engine.get_tensor_shape(name) for name in self._engine._inputs} | self._shapes
+        if self._memory is None or set(self._addresses) != set(self._engine._values) or -1 in sum(shapes.values(), ()):
+            return self._refuse("device memory, an address or a shape has not been set")
+        captured = None
+        if stream.captured is None:
+            self._ready = self._state
+        elif self._ready != self._state or self._own_graphs():
+            return self._refuse("operation not permitted when stream is capturing")
+        else:
+            captured = self._state
+        addresses = dict(self._addresses)
+        stream.put(lambda: self._execute(shapes, addresses, captured))
         return True
 
-    def _execute(self, shapes, addresses):
+    def _own_graphs(self):
+        return self._config is not None and self._config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+
+    def _change(self, name, value):
+        self._state += getattr(self, name) != value
+        setattr(self, name, value)
+        return True
+
+    def _refuse(self, text):
+        self._log("ERROR", text)
+        return False
+
+    def _execute(self, shapes, addresses, captured):
+        if captured not in (None, self._state):
+            raise Fault("a stale graph: its context was changed after the capture")
+        with alone(self, self._memory):
+            if self._memory:
+                resolve(self._memory, ACTIVATIONS)[...] = 0xEE
+            self._compute(shapes, addresses)
+
+    def _compute(self, shapes, addresses):
+        if self._config is not None and self._config._cache is not None:
+            cache = self._config._cache
+            cache._kernels += [shape for shape in map(list, shapes.values()) if shape not in cache._kernels]
         feeds = {name: self._view(name, shape, addresses[name]) for name, shape in shapes.items()}
         outputs = [name for name in self._engine._values if name not in shapes]
         for name, value in zip(outputs, self._engine._session.run(outputs, feeds), strict=True):
             self._view(name, value.shape, addresses[name])[...] = value
-
         for name, nodes in self._engine._layers.items():
             taken = self._cost(nodes, not self._engine._dequantizing.isdisjoint(nodes)) if self._cost else 0.01
             SimulatedClock.now += taken / 1000
@@ -415,60 +618,19 @@ class Context(Strict):
 
     def _view(self, name, shape, address):
         dtype = np.dtype(nptype(self._engine.get_tensor_dtype(name)))
-        return MEMORY[address][: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        return resolve(address, int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
 
 
-class SimulatedClock:
-    """In place of the module ``time``: only what engines take passes on it."""
-
-    now = 0.0
-
-    @classmethod
-    def perf_counter(cls):
-        return cls.now
-
-
-class SimulatedBuffer:
-    def __init__(self, stream, nbytes):
-        self._stream, self.host, self._device = stream, np.full(nbytes, 0x55, np.uint8), np.full(nbytes, 0xAA, np.uint8)
-        self.address = self._device.ctypes.data_as(ctypes.c_void_p).value
-        MEMORY[self.address] = self._device
-
-    def upload(self, nbytes):
-        self._stream.put(lambda: np.copyto(MEMORY[self.address][:nbytes], self.host[:nbytes]))
-
-    def download(self, nbytes):
-        self._stream.put(lambda: np.copyto(self.host[:nbytes], MEMORY[self.address][:nbytes]))
-
-    def close(self):
-        assert not self._stream.queue, "memory freed while copies are under way"
-        del MEMORY[self.address]
-        self.host[...] = 0x55
-
-
-class SimulatedStream:
-    device = "a simulated GPU"
-
-    def __init__(self):
-        self.handle, self.queue, self.closed, self.threads = id(self), deque(), False, {threading.get_ident()}
-        STREAMS[self.handle] = self
-
-    def activate(self):
-        self.threads.add(threading.get_ident())
-
-    def buffer(self, nbytes):
-        return SimulatedBuffer(self, nbytes)
-
-    def put(self, work):
-        assert threading.get_ident() in self.threads, "the GPU is not current in this thread"
-        self.queue.append(work)
-
-    def synchronize(self):
-        while self.queue:
-            time.sleep(1e-4)  # lets other threads interfere, as a real wait does
-            self.queue.popleft()()
-
-    def close(self):
-        assert not self.closed, "the stream was closed twice"
-        self.closed = True
-        del STREAMS[self.handle]
+@contextlib.contextmanager
+def alone(*users):
+    """Contexts, and what they compute in, are for one run at a time."""
+    keys = {user if isinstance(user, int) else id(user) for user in users if user}
+    with _changing:
+        if keys & _running:
+            raise Fault("a context, or the memory that it computes in, is used by two runs at once")
+        _running.update(keys)
+    try:
+        yield
+    finally:
+        with _changing:
+            _running.difference_update(keys)

@@ -36,6 +36,16 @@ def rtx():
         (["net.onnx", "-o", "missing/x.plan"], "cannot write missing/x.fp16.onnx (got no such file or directory)."),
         (["net.onnx", "--log", "missing/log"], "cannot write missing/log (got no such file or directory)."),
         (["net.onnx", "--workspace", "0"], "the workspace is in GiB (got 0.0; expected more than 0)"),
+        (
+            ["net.onnx", "--tactic-memory", "1"],
+            "TensorRT-RTX has no tactic memory (got 1 GiB). Leave",
+        ),
+        (["net.onnx", "--aux-streams", "-1"], "auxiliary streams are a count (got -1; expected 0 or more)"),
+        (
+            ["net.onnx", "--log", "x.plan", "-o", "x.plan"],
+            "two files of this build would be x.plan. Give them",
+        ),
+        (["net.onnx", "--log", "x.plan.json", "-o", "x.plan"], "two files of this build would be x.plan.json."),
         (["net.onnx", "--timing-cache", "t"], "TensorRT-RTX has no timing cache (got t). Leave --timing-cache out"),
         (
             ["net.onnx", "--compute-capability", "1.0"],

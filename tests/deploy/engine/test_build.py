@@ -8,6 +8,7 @@ from tensorrt_api.tables import APIS
 
 from deploy.engine.build import build_engine
 from deploy.engine.log import LogLine, write_log
+from deploy.engine.options import BuildOptions
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.specs import ShapeProfile
 
@@ -18,7 +19,8 @@ RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
 
 @pytest.mark.parametrize("api", APIS, ids=str)
 def test_builds_with_the_names_of_every_version(api):
-    built = build_engine(network(), flavour=simulate(api), batch=BATCH, workspace_gib=0.5, optimization_level=2)
+    options = BuildOptions(workspace_gib=0.5, optimization_level=2, aux_streams=1)
+    built = build_engine(network(), flavour=simulate(api), batch=BATCH, options=options)
     assert built.plan.startswith(b"vtrt" if api.flavour == "tensorrt_rtx" else b"ftrt")
     assert (built.flavour, built.version, built.batch) == (api.flavour, api.version, BATCH)
     assert built.warnings == ("simulated",)
@@ -27,6 +29,8 @@ def test_builds_with_the_names_of_every_version(api):
         "tf32": False,
         "optimization_level": 2,
         "workspace_gib": 0.5,
+        "tactic_memory_gib": None,
+        "aux_streams": 1,
         "compute_capability": None,
     }
 
@@ -124,49 +128,36 @@ def test_log_is_kept_when_the_build_fails(tmp_path):
     assert (tmp_path / "build.log").read_text() == "[WARNING] simulated\n"
 
 
-def test_timing_cache_is_written_and_read_again(tmp_path):
-    path = tmp_path / "timing.cache"
-    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
-    assert path.read_bytes() == b"10.13.0.35 measured"
-    build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
-    assert path.read_bytes() == b"10.13.0.35 measured measured"
-
-
-@pytest.mark.parametrize("content", [b"8.6.1 measured", b"garbage"])
-def test_foreign_timing_cache_is_replaced_with_a_warning(tmp_path, content):
-    path = tmp_path / "timing.cache"
-    path.write_bytes(content)
-    built = build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
-    assert "started afresh" in built.warnings[0]
-    assert path.read_bytes() == b"10.13.0.35 measured"
-
-
-def test_failed_build_leaves_the_timing_cache_alone(tmp_path):
-    path = tmp_path / "timing.cache"
-    with pytest.raises(InputError):
-        build_engine(unsupported(), flavour=simulate(TENSORRT), batch=BATCH, timing_cache=path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_rtx_has_no_timing_cache(tmp_path):
-    with pytest.raises(InputError, match="TensorRT-RTX has no timing cache"):
-        build_engine(network(), flavour=simulate(RTX), batch=BATCH, timing_cache=tmp_path / "cache")
+def test_tactic_memory_is_for_builders_that_time_kernels(monkeypatch):
+    options, pools = BuildOptions(tactic_memory_gib=2), []
+    flavour = simulate(TENSORRT)
+    monkeypatch.setattr(flavour.module.IBuilderConfig, "set_memory_pool_limit", lambda self, *pool: pools.append(pool))
+    built = build_engine(network(), flavour=flavour, batch=BATCH, options=options)
+    assert pools == [(flavour.module.MemoryPoolType.TACTIC_DRAM, 2 << 30)]
+    assert built.options["tactic_memory_gib"] == 2
+    with pytest.raises(InputError, match=r"TensorRT-RTX has no tactic memory \(got 2 GiB\). Leave --tactic-memory out"):
+        build_engine(network(), flavour=simulate(RTX), batch=BATCH, options=options)
 
 
 def test_tensorrt_cannot_target_another_gpu():
+    options = BuildOptions(compute_capability="8.9")
     with pytest.raises(InputError, match="builds for the GPU of this machine only"):
-        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, compute_capability="8.9")
+        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=options)
 
 
-@pytest.mark.parametrize("options", [{"optimization_level": 6}, {"workspace_gib": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"optimization_level": 6}, {"workspace_gib": 0}, {"tactic_memory_gib": float("nan")}, {"aux_streams": -1}],
+)
 def test_options_out_of_range(options):
     with pytest.raises(InputError):
-        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, **options)
+        build_engine(network(), flavour=simulate(TENSORRT), batch=BATCH, options=BuildOptions(**options))
 
 
 def test_manifest_record():
     onnx = network()
-    info = build_engine(onnx, flavour=simulate(RTX), batch=BATCH, compute_capability="8.6").info("net.onnx", onnx)
+    options = BuildOptions(compute_capability="8.6")
+    info = build_engine(onnx, flavour=simulate(RTX), batch=BATCH, options=options).info("net.onnx", onnx)
     assert (info.flavour, info.onnx_file, info.compute_capability) == ("tensorrt_rtx", "net.onnx", "8.6")
     assert len(info.plan_sha256) == len(info.onnx_sha256) == 64
 

@@ -6,10 +6,13 @@ import time
 
 import pytest
 from tensorrt_api.graphs import network, unsupported
+from tensorrt_api.simulator import INVALIDITY
 
 from deploy.engine.build import build_engine
 from deploy.engine.flavours import load_flavour
-from deploy.engine.preflight import plan_kind
+from deploy.engine.options import BuildOptions
+from deploy.engine.plan import plan_kind
+from deploy.engine.validity import invalidity
 from deploy.errors import InputError
 from deploy.specs import ShapeProfile
 
@@ -43,16 +46,15 @@ def test_precision_is_that_of_the_graph(rtx):
 
 
 def test_options_and_target_are_taken(rtx):
-    built = build_engine(
-        network(), flavour=rtx, batch=BATCH, workspace_gib=1, optimization_level=1, compute_capability="8.9"
-    )
+    options = BuildOptions(workspace_gib=1, optimization_level=1, compute_capability="8.9")
+    built = build_engine(network(), flavour=rtx, batch=BATCH, options=options)
     assert built.options["optimization_level"] == 1
     assert built.info("net.onnx", network()).compute_capability == "8.9"
 
 
 def test_unknown_target(rtx):
     with pytest.raises(InputError, match=r"got 9\.0; expected one of .*8\.6.*12\.0"):
-        build_engine(network(), flavour=rtx, batch=BATCH, compute_capability="9.0")
+        build_engine(network(), flavour=rtx, batch=BATCH, options=BuildOptions(compute_capability="9.0"))
 
 
 def test_unsupported_operator_is_named(rtx):
@@ -107,3 +109,12 @@ def test_ctrl_c_stops_the_builder_then_raises(rtx):
         build_engine(network(), flavour=rtx, batch=BATCH, progress=Progress(), log=log)
     assert any("BuildCanceled" in line.text for line in log)
     assert build_engine(network(), flavour=rtx, batch=BATCH).plan  # and the next build works
+
+
+def test_what_it_says_of_headers(rtx, tmp_path):
+    """Its own diagnostics are those of the simulator; a damaged header it recognises without a GPU too."""
+    members = rtx.module.EngineInvalidityDiagnostics.__members__
+    assert {name: int(value) for name, value in members.items()} == INVALIDITY
+    path = tmp_path / "net.rtx.plan"
+    path.write_bytes(b"no header of a plan" * 9)
+    assert invalidity(path, rtx) == ([("the plan's header is damaged", True)], [])

@@ -1,5 +1,7 @@
 """Real engines on a real GPU, against ONNX Runtime."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -9,6 +11,7 @@ from deploy import hardware
 from deploy.engine.build import build_engine
 from deploy.engine.flavours import FLAVOURS, load_flavour
 from deploy.errors import MachineError
+from deploy.runtime.cuda import BINDINGS, VARIABLE, open_cuda
 from deploy.runtime.trt import TrtRunner, open_plan
 from deploy.runtime.trt_profile import TimedRunner
 from deploy.specs import ShapeProfile
@@ -61,3 +64,24 @@ def test_damaged_plan(flavour):
     plan = build_engine(network(), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
     with pytest.raises(MachineError, match="cannot load this plan"):
         TrtRunner(plan[: len(plan) // 2], flavour)
+
+
+@pytest.mark.parametrize("binding", list(BINDINGS))
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "plain"])
+def test_threads_and_repeated_sizes(flavour, binding, graphs):
+    """Every answer is that of the first time, bit for bit, whichever lane, graph or piece it comes from."""
+    try:
+        cuda = open_cuda(environ={VARIABLE: binding})
+    except MachineError as error:
+        pytest.skip(error.headline)
+    plan = build_engine(network("fp16"), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan
+    batches = [np.random.default_rng(rows).random((rows, 3, 16, 16), np.float32) for rows in (1, 3, 8, 20)]
+    with TrtRunner(plan, flavour, cuda, graphs=graphs, eager=True) as runner, ThreadPoolExecutor(4) as pool:
+        first = [runner.infer({"input": batch})["logits"] for batch in batches]
+        for index, answer in pool.map(lambda n: (n % 4, runner.infer({"input": batches[n % 4]})["logits"]), range(200)):
+            np.testing.assert_array_equal(answer, first[index])
+        outputs, times = runner.infer_timed({"input": batches[2]})
+        problem = runner.graph_problem
+    np.testing.assert_array_equal(outputs["logits"], first[2])
+    assert 0 < times.compute_ms < 100
+    assert problem is None or not graphs or not cuda.graphs

@@ -14,7 +14,7 @@ from commands import Cli
 from onnx import numpy_helper
 
 from deploy.artifacts import sha256_file
-from deploy.engine.preflight import plan_kind
+from deploy.engine.plan import plan_kind
 from deploy.quantize.cache import load
 
 

@@ -11,11 +11,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 from commands import Cli, write_images
-from tensorrt_api.simulator import MEMORY, STREAMS, SimulatedClock, SimulatedStream, simulate
+from tensorrt_api.cuda import LIVE, SimulatedClock, SimulatedCuda
+from tensorrt_api.simulator import simulate
 from tensorrt_api.tables import APIS
 
 from deploy.data.arrays import ArraySource
 from deploy.engine.flavours import FLAVOURS
+from deploy.engine.refusals import NoImplementationError, refusals
 from deploy.errors import MachineError
 from deploy.hardware import GpuInfo
 from deploy.manifest import Manifest
@@ -164,6 +166,38 @@ def test_an_engine_that_cannot_be_built(int8, monkeypatch):
     ]
 
 
+class Refusing(Engines):
+    """Has no INT8 kernel for the third convolution; with ``always`` it names it of any graph."""
+
+    always = False
+
+    def plan(self, graph):
+        quantized = super().plan(graph)
+        if self.always or "third_node" in quantized:
+            words = ["Could not find any implementation for node third_node."]
+            raise NoImplementationError("cannot build", refusals(words), got=words[0], fix="none", details=words)
+        return quantized
+
+
+def test_a_layer_that_the_target_refuses_is_left_out_before_times_are_compared(int8):
+    told, engines = Told(), Refusing()
+    result = faster_layers(int8, engines, told)
+    assert result.refused == {"third_node": "third_node"}
+    assert left_out(result) == {"second_node": SLOW, "third_node": "the target refuses it in INT8: third_node"}
+    assert told.notes[1] == "timing 3 INT8 layers on NVIDIA L4, beside FP16"
+    assert len(told.warnings) == 1
+    assert told.warnings[0].startswith("no INT8 kernel for third_node: out of INT8, and the engine is built again (got")
+
+
+def test_a_refusal_that_leaving_int8_does_not_help(int8, monkeypatch):
+    told = Told()
+    monkeypatch.setattr(Refusing, "always", True)
+    result = faster_layers(int8, Refusing(), told)
+    assert set(result.refused) == {"third_node"}
+    assert len(told.warnings) == 2
+    assert told.warnings[1].startswith("layers were not compared between INT8 and FP16: cannot build (got Could not")
+
+
 # From here on through the command line, with engines of the simulator.
 
 BUILD = ("build", "net.onnx", "--precision", "int8", "--calibration-data", "photos", "--batch", "1:2:4")
@@ -183,12 +217,12 @@ def on_gpu(net, tmp_path, monkeypatch):
         flavour = simulate(api, cost)
         monkeypatch.setattr("deploy.workflows.build.devices", lambda: [GPU])
         monkeypatch.setattr("deploy.workflows.build.choose_flavour", lambda backend: flavour)
-        monkeypatch.setattr("deploy.runtime.trt.open_stream", SimulatedStream)
+        monkeypatch.setattr("deploy.runtime.trt.open_cuda", SimulatedCuda)
         monkeypatch.setattr("deploy.runtime.trt.open_plan", lambda path: TrtRunner(path.read_bytes(), flavour))
 
     yield install
     gc.collect()
-    assert (MEMORY, STREAMS) == ({}, {})
+    assert LIVE == {}
 
 
 @pytest.mark.parametrize("api", APIS, ids=str)
