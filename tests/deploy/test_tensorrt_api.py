@@ -43,6 +43,9 @@ GUARDED = {
     ("IRuntimeCache", "serialize"): "jit",
 }
 
+# Attributes of our own that are called as one of TensorRT's: what a manifest or a runner says of its memory.
+OURS = {"device_memory"}
+
 
 def sources():
     """What may touch TensorRT, file → text: the package, the benchmarks, the tests that are marked gpu."""
@@ -84,7 +87,7 @@ def test_what_is_asked_for_exists_somewhere(used):
 
 def test_nothing_is_missed(files):
     """An attribute named like a member of TensorRT's is followed, wherever it is; or the check would not see it."""
-    missed = {name: followed.missed for name, followed in files.items() if followed.missed}
+    missed = {(name, *each) for name, followed in files.items() for each in followed.missed if each[0] not in OURS}
     assert not missed, "annotate what it is an attribute of with a name of deploy/engine/api.py"
 
 
