@@ -22,7 +22,7 @@ import _bare_loop
 import _trtexec
 
 from deploy.engine.flavours import load_flavour
-from deploy.engine.preflight import plan_kind
+from deploy.engine.plan import plan_kind
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.manifest import read_plan_manifest
 

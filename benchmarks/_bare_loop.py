@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +22,7 @@ Launch = Callable[[], None]
 
 @dataclass(frozen=True)
 class BareTime:
-    """``compute_ms`` is the median between CUDA events around a run; ``graph`` tells whether it was a CUDA graph's."""
+    """``compute_ms`` is the median between CUDA events around a run; ``graph`` tells whether one was captured."""
 
     compute_ms: float
     graph: bool
@@ -43,14 +44,24 @@ def bare_loop(plan: bytes, flavour: Flavour, batch: int, seconds: float) -> Bare
     trt, stream = flavour.module, device.create_stream()
     runtime: Runtime = trt.Runtime(process_logger(trt))
     engine: ICudaEngine = runtime.deserialize_cuda_engine(plan)
-    context: IExecutionContext = engine.create_execution_context()
+    context = _context(flavour, engine)
     memory = _bind(trt, engine, context, device, stream, batch)
-    launch, graph = _captured(context, stream)
+    launch, graph = _called(context, stream) if flavour.can.jit else _captured(context, stream)
     times = _timed(launch, stream, seconds)
     stream.sync()
     for buffer in memory:
         buffer.close(stream)
     return BareTime(statistics.median(times), graph)
+
+
+def _context(flavour: Flavour, engine: ICudaEngine) -> IExecutionContext:
+    """TensorRT-RTX has kernels for a shape, and its graph, made before the first run ends: none in the background."""
+    if not flavour.can.jit:
+        return engine.create_execution_context()
+    trt, config = flavour.module, engine.create_runtime_config()
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)
 
 
 def _bind(
@@ -82,23 +93,30 @@ def _fill(buffer: Any, values: np.ndarray[Any, Any], stream: Any) -> None:
     pinned.close()
 
 
+def _called(context: IExecutionContext, stream: Any) -> tuple[Launch, bool]:
+    """A way to run it call by call. TensorRT-RTX makes a graph of that by itself."""
+    launch = partial(_run, context, stream)
+    launch()
+    return launch, False
+
+
 def _captured(context: IExecutionContext, stream: Any) -> tuple[Launch, bool]:
-    """A way to run it: as a graph, or call by call where it cannot be captured (TensorRT-RTX may still compile)."""
-
-    def run() -> None:
-        _check(context.execute_async_v3(int(stream.handle)), "run")
-
-    run()  # before capture: what is set up on the first run must not be part of the graph
+    """A way to run it as a graph, or call by call where it cannot be captured."""
+    launch, _ = _called(context, stream)  # what is set up on the first run must not be part of the graph
     stream.sync()
     builder = stream.create_graph_builder()
     try:
         builder.begin_building(mode="thread_local")
-        run()
+        launch()
         graph = builder.end_building().complete()
     except Exception:  # noqa: BLE001 - cuda-core's errors have no base class
         builder.close()
-        return run, False
-    return (lambda: graph.launch(stream)), True
+        return launch, False
+    return partial(graph.launch, stream), True
+
+
+def _run(context: IExecutionContext, stream: Any) -> None:
+    _check(context.execute_async_v3(int(stream.handle)), "run")
 
 
 def _timed(launch: Launch, stream: Any, seconds: float) -> list[float]:

@@ -71,7 +71,7 @@ def bare(benchmark_module, monkeypatch):
     """The bare loop over an engine that takes 0.25 ms, on simulated CUDA; returns what it measured and that CUDA."""
     module = benchmark_module("_bare_loop")
 
-    def run(**options):
+    def run(jit=False, **options):
         cuda = Cuda(**options)
 
         def execute(handle):
@@ -79,7 +79,7 @@ def bare(benchmark_module, monkeypatch):
             cuda.queue.append(lambda: setattr(cuda, "now", cuda.now + 0.25))
             return True
 
-        bound, mode = {}, types.SimpleNamespace(INPUT="in")
+        bound, contexts, mode = {}, [], types.SimpleNamespace(INPUT="in")
         shapes = {"input": (-1, 3, 4, 4), "logits": (-1, 10)}
         context = types.SimpleNamespace(
             set_tensor_address=lambda name, memory: bound.update({name: memory}) is None and memory in cuda.memory,
@@ -92,30 +92,42 @@ def bare(benchmark_module, monkeypatch):
             get_tensor_shape=shapes.__getitem__,
             get_tensor_dtype=lambda name: "FLOAT",
             get_tensor_mode=lambda name: "in" if name == "input" else "out",
-            create_execution_context=lambda: context,
+            create_runtime_config=types.SimpleNamespace,
+            create_execution_context=lambda *config: contexts.append(config) or context,
         )
         runtime = types.SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
         trt = types.SimpleNamespace(Runtime=lambda logger: runtime, nptype=lambda kind: np.float32, TensorIOMode=mode)
+        trt.CudaGraphStrategy = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
+        trt.DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="eager")
         monkeypatch.setattr(module, "process_logger", lambda trt: None)
         monkeypatch.setattr(module, "_fill", lambda *arguments: None)
         monkeypatch.setattr(module, "_WARM_UP_S", 0.01)
         device = types.SimpleNamespace(set_current=lambda: None, create_stream=lambda: cuda, allocate=cuda.allocate)
         monkeypatch.setattr("cuda.core.Device", lambda ordinal: device)
-        took = module.bare_loop(b"plan", types.SimpleNamespace(module=trt), 2, 0.05)
-        return took, cuda, bound
+        flavour = types.SimpleNamespace(module=trt, can=types.SimpleNamespace(jit=jit))
+        took = module.bare_loop(b"plan", flavour, 2, 0.05)
+        (config,) = contexts
+        return took, cuda, bound, [vars(each) for each in config]
 
     return run
 
 
 def test_the_bare_loop_times_a_captured_graph(bare):
-    took, cuda, bound = bare()
+    took, cuda, bound, config = bare()
     assert (took.compute_ms, took.graph) == (0.25, True)
     assert cuda.launched > 3
     assert set(bound) == {"input", "logits"}
     assert not cuda.memory
+    assert config == []
 
 
 def test_the_bare_loop_runs_call_by_call_where_it_cannot_be_captured(bare):
-    took, cuda, _ = bare(capturing=False)
+    took, cuda, _, _ = bare(capturing=False)
     assert (took.compute_ms, took.graph) == (0.25, False)
     assert cuda.capturing is None  # the builder was closed
+
+
+def test_the_bare_loop_leaves_graphs_to_tensorrt_rtx(bare):
+    took, cuda, _, config = bare(jit=True)
+    assert (took.compute_ms, took.graph, cuda.launched) == (0.25, False, 0)
+    assert config == [{"cuda_graph_strategy": "whole graph", "dynamic_shapes_kernel_specialization_strategy": "eager"}]
