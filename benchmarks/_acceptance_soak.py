@@ -31,6 +31,7 @@ from deploy.runtime.rows import infer_rows
 BATCHES = (1, 2, 7, 8, 32, 45)
 # Of the output's largest absolute value: far above rounding, far below another row's answer.
 _WRONG = 0.05
+_WARM_UPS = 5  # of each thread
 
 Feeds = Mapping[str, Array]
 
@@ -61,6 +62,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     with runner:
         feeds = list(synthetic_batches(runner.inputs, preprocessing, args.batches))
         expected = [infer_rows(runner, feed) for feed in feeds]
+        warm_up(runner, max(feeds, key=rows_of), args.threads)
         with watching(args.seconds) as memory, ThreadPoolExecutor(args.threads) as pool:
             until = perf_counter() + args.seconds
             work = [pool.submit(load, runner, feeds, expected, until, seed) for seed in range(args.threads)]
@@ -79,6 +81,17 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def warm_up(runner: Runner, largest: Feeds, threads: int) -> None:
+    """The largest request in every thread at once, which is when the most memory is in use: allocators keep it."""
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(infer_rows, runner, largest) for _ in range(_WARM_UPS * threads)]:
+            done.result()
+
+
+def rows_of(feeds: Feeds) -> int:
+    return max(len(value) for value in feeds.values())
+
+
 def load(runner: Runner, feeds: list[Feeds], expected: list[dict[str, Array]], until: float, seed: int) -> Count:
     """Requests of random size, one after the other, until the time is up."""
     random, count = np.random.default_rng(seed), Count()
@@ -86,7 +99,7 @@ def load(runner: Runner, feeds: list[Feeds], expected: list[dict[str, Array]], u
         which = int(random.integers(len(feeds)))
         outputs = infer_rows(runner, feeds[which])
         count.requests += 1
-        count.rows += max(len(value) for value in feeds[which].values())
+        count.rows += rows_of(feeds[which])
         for name, want in expected[which].items():
             count.wrong += wrong_rows(want, outputs[name])
             count.other_bits += not np.array_equal(want, outputs[name], equal_nan=True)
