@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.builder import add_builder_options, builder_options
-from deploy.cli.console import Bars, Console
+from deploy.cli.console import BuildReporter, Console
 from deploy.cli.facts import inspection_rows, quantization_rows
 from deploy.cli.options import add_image_size, output_path
 from deploy.cli.pareto import print_front
@@ -118,19 +118,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         log=args.log,
     )
     with console.bars() as bars:
-        report = build(request, _Reporter(console, bars))
+        report = build(request, BuildReporter(console, bars))
     for warning in report.builder_warnings:
         console.warn(f"builder: {warning}")
     _print(report, console)
     return 0
-
-
-class _Reporter:
-    """The build's reports, on the console."""
-
-    def __init__(self, console: Console, bars: Bars) -> None:
-        self.note, self.warn = console.note, console.warn
-        self.counter, self.phases = bars.counter, bars
 
 
 def _print(report: BuildReport, console: Console) -> None:

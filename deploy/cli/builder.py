@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from deploy.engine.options import BuildOptions
 
 
+COMPATIBLE = ("version", "ampere+", "same-cc")
+
+
 def add_builder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timing-cache",
@@ -34,10 +37,24 @@ def add_builder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compute-capability", metavar="X.Y", help="the GPU to build for, such as 8.9 (tensorrt_rtx; default: any)"
     )
+    parser.add_argument(
+        "--compatible",
+        action="append",
+        default=[],
+        choices=COMPATIBLE,
+        help="run in newer releases too (version), on Ampere and newer GPUs (ampere+), or on all GPUs of this compute "
+        "capability (same-cc); may cost speed; may be given again (tensorrt)",
+    )
+    parser.add_argument(
+        "--strip-weights",
+        action="store_true",
+        help="a small engine, as trtexec --stripWeights: it takes its weights from its graph when it is loaded (GPU)",
+    )
 
 
 def builder_options(args: argparse.Namespace) -> BuildOptions:
     """What was given. Raises :class:`InputError` for values that no builder takes."""
+    from deploy.engine.compatible import Compatible
     from deploy.engine.options import BuildOptions
 
     return BuildOptions(
@@ -47,4 +64,6 @@ def builder_options(args: argparse.Namespace) -> BuildOptions:
         aux_streams=args.aux_streams,
         compute_capability=args.compute_capability,
         timing_cache=args.timing_cache,
+        compatible=tuple(each for each in Compatible if each.value in args.compatible),
+        strip_weights=args.strip_weights,
     )

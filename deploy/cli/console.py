@@ -126,6 +126,14 @@ class Bars:
             self._drawn.remove_task(self._tasks.pop(phase)[0])
 
 
+class BuildReporter:
+    """Where a build says what it is doing (:class:`deploy.workflows.request.Reporter`)."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        self.note, self.warn = console.note, console.warn
+        self.counter, self.phases = bars.counter, bars
+
+
 def _out(text: str, stream: TextIO | None = None) -> None:
     """Print to stdout at once: a full disk or a reader that has gone must show here, not when Python exits."""
     try:

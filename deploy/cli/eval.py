@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from deploy.cli.console import Console
 from deploy.cli.options import add_network_options, network_options
+from deploy.cli.rebuild import add_rebuild, rebuild_engines
 
 if TYPE_CHECKING:
     from deploy.parity.paired import PairedDifference
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="DIR/<class>/*.jpg")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (default 32)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where graphs run")
+    add_rebuild(parser)
     add_network_options(parser)
 
 
@@ -30,6 +32,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.subjects import check_openable
 
     network = network_options(args)
+    rebuild_engines(args, args.what, console)
     for what in args.what:
         check_openable(what, args.device)
     results = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deploy.cli.answers import add_answer_options, answers_of
 from deploy.cli.console import Console
 from deploy.cli.options import add_image_size
+from deploy.cli.rebuild import add_rebuild, rebuild_engines
 from deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_answer_options(parser)
     parser.add_argument("--batch-size", type=int, metavar="N", help=f"images per batch (default {BATCH})")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
+    add_rebuild(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="class names, one a line, instead of the model's own"
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     _check_positive(args)
     labels = read_labels(args.labels) if args.labels else None
+    rebuild_engines(args, [args.engine], console)
     with open_runner(args.engine, device=args.device, threads=args.threads) as runner:
         if runner.manifest is not None and runner.manifest.weights.warning:
             console.warn(runner.manifest.weights.warning)

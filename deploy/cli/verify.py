@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from deploy.cli.console import Console
 from deploy.cli.layers import print_layers
 from deploy.cli.options import add_network_options, network_options
+from deploy.cli.rebuild import add_rebuild, rebuild_engines
 from deploy.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="what each layer of an FP16 or INT8 graph loses")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="the same with plots, as a page for browsers")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where graphs run")
+    add_rebuild(parser)
     add_network_options(parser)
 
 
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.workflows.verify import VerifyRequest, verify
 
     _check(args)
+    rebuild_engines(args, [args.reference, *args.others], console)
     request = VerifyRequest(
         reference=args.reference,
         others=tuple(args.others),

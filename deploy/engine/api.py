@@ -26,5 +26,7 @@ IRuntimeConfig: _Alias = Any
 ITensor: _Alias = Any
 ITimingCache: _Alias = Any
 OnnxParser: _Alias = Any
+OnnxParserRefitter: _Alias = Any
 ParserError: _Alias = Any
+Refitter: _Alias = Any
 Runtime: _Alias = Any

@@ -11,7 +11,9 @@ from typing import Any
 from deploy import hardware
 from deploy.artifacts import sha256_bytes
 from deploy.engine.api import Builder, IBuilderConfig, INetworkDefinition
+from deploy.engine.compatible import Compatible, compatible_of
 from deploy.engine.flavours import Flavour, capabilities
+from deploy.engine.loading import Loading, stripped
 from deploy.engine.log import LogLine, failures, process_logger, recording, warnings
 from deploy.engine.network import add_batch_profile, parse_onnx
 from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions, check_supported, configure, settings
@@ -45,6 +47,11 @@ class BuiltEngine:
     options: dict[str, Any]
     warnings: tuple[str, ...]
     seconds: float
+
+    def loading(self, onnx: bytes, path: Path | None) -> Loading:
+        """How to load the plan, with the graph it was built from."""
+        host_code = Compatible.VERSION in compatible_of(self.options)
+        return Loading(host_code, onnx, path) if stripped(self.options) else Loading(host_code)
 
     def info(self, onnx_file: str, onnx: bytes) -> EngineInfo:
         """The manifest's record of this plan, with the GPU of this machine if there is one.

@@ -24,7 +24,7 @@ def parse_onnx(parser: OnnxParser, onnx: bytes, path: Path | None, title: str, l
     """
     if parser.parse(onnx, str(path.absolute()) if path else None):
         return
-    problems = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
+    problems = [describe(parser.get_error(index)) for index in range(parser.num_errors)]
     details = problems or failures(lines)
     raise InputError(
         f"{title} cannot read this ONNX graph",
@@ -81,7 +81,7 @@ def _fixed_batch(inputs: Sequence[ITensor], batch: ShapeProfile) -> ShapeProfile
     return ShapeProfile(size, size, size)
 
 
-def _describe(error: ParserError) -> str:
+def describe(error: ParserError) -> str:
     """``node 12 '/head/frob' (Frobnicate): plugin not found``; only the reason where no node is to blame."""
     reason = _readable(error.desc())
     if not error.node_operator():

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy import hardware
 from deploy.engine.api import IBuilderConfig, TensorRt
+from deploy.engine.compatible import Compatible, check_compatible, set_compatible
 from deploy.engine.flavours import Flavour
 from deploy.engine.timing import check_timing_cache
-from deploy.errors import InputError
+from deploy.errors import InputError, MachineError
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class BuildOptions:
         aux_streams: most CUDA streams that one run may use beside its own; 0: none.
         compute_capability: the GPU to build for, for example ``8.9``, where it is not the one here (TensorRT-RTX).
         timing_cache: file of kernel times, read and rewritten (TensorRT).
+        compatible: what the plan is compatible with beyond this release and this GPU (TensorRT).
+        strip_weights: leave the weights out of the plan: they come from its graph when it is loaded. Takes a GPU.
     """
 
     workspace_gib: float | None = None
@@ -33,6 +37,8 @@ class BuildOptions:
     aux_streams: int | None = None
     compute_capability: str | None = None
     timing_cache: Path | None = None
+    compatible: tuple[Compatible, ...] = ()
+    strip_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
@@ -50,7 +56,10 @@ DEFAULT_OPTIONS = BuildOptions()
 
 
 def check_supported(flavour: Flavour, options: BuildOptions) -> None:
-    """Fail before the build: :class:`InputError` for an option that the flavour lacks or a file it cannot write."""
+    """Fail before the build: :class:`InputError` for an option that the flavour lacks or a file it cannot write.
+
+    :class:`MachineError` for one that takes a GPU where there is none.
+    """
     title = flavour.can.title
     if options.compute_capability is not None and not flavour.can.compute_capabilities:
         raise InputError(
@@ -63,6 +72,14 @@ def check_supported(flavour: Flavour, options: BuildOptions) -> None:
             f"{title} has no tactic memory",
             got=f"{options.tactic_memory_gib:g} GiB",
             fix="Leave --tactic-memory out: its builder measures nothing.",
+        )
+    check_compatible(flavour, options.compatible)
+    if options.strip_weights and not hardware.devices():
+        # TensorRT-RTX compiles on a CPU what it need not compile again once the weights are there.
+        raise MachineError(
+            f"{title} strips weights only where there is a GPU",
+            got="no NVIDIA GPU",
+            fix="Leave --strip-weights out, or build on a machine with a GPU.",
         )
     check_timing_cache(flavour, options.timing_cache)
 
@@ -84,6 +101,9 @@ def configure(config: IBuilderConfig, flavour: Flavour, options: BuildOptions) -
         config.max_aux_streams = options.aux_streams
     if options.compute_capability is not None:
         _set_compute_capability(trt, config, flavour, options.compute_capability)
+    set_compatible(config, flavour, options.compatible)
+    if options.strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
 
 
 def _set_compute_capability(trt: TensorRt, config: IBuilderConfig, flavour: Flavour, wanted: str) -> None:
@@ -106,4 +126,6 @@ def settings(trt: TensorRt, config: IBuilderConfig, options: BuildOptions) -> di
         "tactic_memory_gib": options.tactic_memory_gib,
         "aux_streams": options.aux_streams,
         "compute_capability": options.compute_capability,
+        "compatible": [str(each) for each in options.compatible],
+        "strip_weights": options.strip_weights,
     }

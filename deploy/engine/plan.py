@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from deploy.artifacts import ArtifactNames, sha256_file
 from deploy.engine.flavours import FLAVOURS, capabilities
 from deploy.errors import InputError
-from deploy.manifest import EngineInfo, Manifest
+from deploy.manifest import EngineInfo, Manifest, read_plan_manifest
 from deploy.specs import Precision
 
 # A plan starts with its magic, a serialisation version of 0, and at 24 the library's version, a number a byte (as
@@ -65,7 +66,7 @@ def check_hash(plan: Path, manifest: Manifest) -> None:
             f"the plan {plan} is not the one that its manifest describes: it is damaged, or another was put there",
             got=f"SHA-256 {found[:12]}…",
             expected=f"{wanted[:12]}…",
-            fix=f"Copy both files again. {build_again(plan, manifest)}",
+            fix=_copy("both files", plan, manifest),
         )
 
 
@@ -76,7 +77,7 @@ def _check_length(path: Path, head: bytes, flavour: str) -> None:
             f"the plan {path} is damaged",
             got=f"{size} bytes",
             expected=f"{length} bytes, as its header says",
-            fix=f"Copy it again. {build_again(path)}",
+            fix=_copy("it", path),
         )
 
 
@@ -113,8 +114,18 @@ def unchanged_graph(plan: Path, engine: EngineInfo) -> Path:
     return graph
 
 
+def _copy(what: str, plan: Path, manifest: Manifest | None = None) -> str:
+    again = build_again(plan, manifest)
+    return f"Copy {what} again, or {again[0].lower()}{again[1:]}"
+
+
 def build_again(plan: Path, manifest: Manifest | None = None) -> str:
-    """The sentence with the command that builds a plan again where it is to run."""
+    """The sentence with the command that builds a plan again where it is to run.
+
+    ``manifest``: None is the one beside the plan, if it can be read.
+    """
+    with contextlib.suppress(InputError):
+        manifest = manifest or read_plan_manifest(plan)
     engine = manifest.engine if manifest is not None else None
     graph = graph_of(plan, engine)
     if manifest is None or engine is None or not graph.is_file():

@@ -112,7 +112,7 @@ def _hardware(gpu: GpuInfo | None, engine: EngineInfo | None) -> list[Misfit]:
         misfits.append(Misfit(f"this GPU is {gpu.name} of compute capability {gpu.compute_capability}", True))
     free = hardware.free_memory() if engine.device_memory is not None else None
     if free is not None and engine.device_memory is not None and free < engine.device_memory:
-        misfits.append(Misfit(f"{_gib(free)} of the {_gib(gpu.memory)} of {gpu.name} are free", False))
+        misfits.append(Misfit(f"{_size(free)} of the {_size(gpu.memory)} of {gpu.name} are free", False))
     return misfits
 
 
@@ -134,7 +134,7 @@ def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
         gpu = f"a GPU of compute capability {engine.compute_capability}"
         gpu += f" ({engine.gpu})" if engine.gpu else ""
     if engine is not None and engine.device_memory is not None:
-        gpu += f" with {_gib(engine.device_memory)} free"
+        gpu += f" with {_size(engine.device_memory)} free"
     newer = " or newer" if Compatible.VERSION in compatible else ""
     batch = f", batch {engine.batch}" if engine is not None else ""
     return f"{capabilities(kind.flavour).title} {kind.version}{newer} and {gpu}{batch}"
@@ -157,5 +157,5 @@ def _compatible(engine: EngineInfo | None) -> tuple[Compatible, ...]:
     return compatible_of(engine.options) if engine is not None else ()
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

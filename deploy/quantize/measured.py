@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from deploy.engine.build import build_engine
+from deploy.engine.compatible import Compatible
 from deploy.engine.flavours import Flavour
+from deploy.engine.loading import Loading
 from deploy.engine.options import DEFAULT_OPTIONS, BuildOptions
 from deploy.engine.progress import Progress
 from deploy.errors import DeployError
@@ -49,18 +51,18 @@ class Measured:
             return None
 
     def plan(self, precise: ir.Model) -> bytes:
-        """Build the engine. Raises as :func:`deploy.engine.build.build_engine`."""
+        """Build the engine, with weights. Raises as :func:`deploy.engine.build.build_engine`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.onnx"
             return build_engine(
                 files.write(path, precise),
                 flavour=self.flavour,
                 batch=self.batch,
-                options=self.options,
+                options=replace(self.options, strip_weights=False),
                 path=path,
                 progress=self.progress,
             ).plan
 
     def load(self, plan: bytes) -> TimedRunner:
         """Raises :class:`MachineError` where the GPU cannot take it."""
-        return TimedRunner(plan, self.flavour)
+        return TimedRunner(plan, self.flavour, loading=Loading(Compatible.VERSION in self.options.compatible))

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from deploy.engine.flavours import Flavour, load_flavour
+from deploy.engine.loading import AS_IT_IS, Loading, loading_of
 from deploy.engine.plan import plan_kind
 from deploy.engine.preflight import preflight
 from deploy.manifest import Manifest, read_plan_manifest
@@ -26,18 +27,23 @@ from deploy.runtime.trt_lane import Lane
 LANES = 2
 
 
-def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True) -> TrtRunner:
+def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True, loading: Loading | None = None) -> TrtRunner:
     """The runner of a plan file, with its manifest if it has one; see :class:`TrtRunner` for the arguments.
 
+    ``loading`` is for a plan whose manifest is not beside it yet; None: what its manifest says.
+
     Raises:
-        InputError: the file is no plan, or not the one that its manifest describes.
+        InputError: the file is no plan, or not the one that its manifest describes; or it lacks its weights, and so
+            does its graph.
         MachineError: this machine cannot run it; the error says what to do instead.
     """
     manifest = read_plan_manifest(path)
     remarks = preflight(path, manifest)
     flavour = load_flavour(plan_kind(path).flavour)
     cache = runtime_cache_path(path)
-    runner = TrtRunner(path.read_bytes(), flavour, lanes=lanes, graphs=graphs, runtime_cache=cache)
+    loading = loading or loading_of(path, manifest.engine if manifest is not None else None)
+    plan = path.read_bytes()
+    runner = TrtRunner(plan, flavour, lanes=lanes, graphs=graphs, runtime_cache=cache, loading=loading)
     runner.manifest = manifest
     runner.execution = "; ".join([runner.execution, *remarks])
     return runner
@@ -69,6 +75,7 @@ class TrtRunner(Runner):
         graphs: bool = True,
         eager: bool = False,
         runtime_cache: Path | None = None,
+        loading: Loading = AS_IT_IS,
     ) -> None:
         """Load a plan.
 
@@ -80,6 +87,7 @@ class TrtRunner(Runner):
             graphs: launch batch sizes that come again as CUDA graphs, where the binding can.
             eager: TensorRT-RTX compiles the kernels of a shape when it meets it, rather than in the background.
             runtime_cache: the file in which TensorRT-RTX's kernels are kept; None keeps none.
+            loading: what the plan needs besides: its weights, or trust in the code that it carries.
 
         Raises:
             InputError: the engine has other dynamic axes than the batch, or tensors that numpy cannot hold.
@@ -90,7 +98,9 @@ class TrtRunner(Runner):
         self._closing, self._closed = threading.Lock(), False
         self._cuda = cuda or open_cuda()
         with self._cuda, contextlib.ExitStack() as owned:
-            self._engine = Engine(plan, flavour, graphs=graphs, eager=eager, runtime_cache=runtime_cache)
+            self._engine = Engine(
+                plan, flavour, graphs=graphs, eager=eager, runtime_cache=runtime_cache, loading=loading
+            )
             owned.callback(self._engine.close)
             self._lanes: list[Lane] = []
             for _ in range(lanes):

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.engine.api import ICudaEngine, IExecutionContext, IRuntimeConfig, Runtime, TensorRt
 from deploy.engine.flavours import Flavour
+from deploy.engine.loading import AS_IT_IS, Loading, refit, trust
 from deploy.engine.log import LogLine, failures, process_logger, recording
 from deploy.errors import MachineError
 from deploy.runtime.trt_cache import RuntimeCache
@@ -36,6 +37,7 @@ class Engine:
         graphs: bool = True,
         eager: bool = False,
         runtime_cache: Path | None = None,
+        loading: Loading = AS_IT_IS,
     ) -> None:
         """See :class:`deploy.runtime.trt.TrtRunner` for the arguments and what is raised."""
         self.trt: TensorRt = flavour.module
@@ -47,14 +49,16 @@ class Engine:
             owned.enter_context(recording(self.trt, self._lines))
             owned.callback(self._drop)
             self._runtime = self._made(lambda: self.trt.Runtime(process_logger(self.trt)))
+            trust(self._runtime, loading)
             self.cuda_engine = self._made(lambda: self._runtime.deserialize_cuda_engine(plan))
+            refit(flavour, self.cuda_engine, loading, self._lines)
             self.io = read_io(self.trt, self.cuda_engine)
             self.own_graphs, self.own_memory = flavour.can.jit and graphs, flavour.can.jit
             self._cache = RuntimeCache(runtime_cache if flavour.can.jit else None)
             owned.callback(self._cache.save)
             self._owned = owned.pop_all()
         self.activations = max(1, int(self.cuda_engine.device_memory_size_v2))
-        self.weights = len(plan)
+        self.weights = len(plan) + len(loading.onnx or b"")
 
     def context(self, memory: int) -> IExecutionContext:
         """A new context, with the first profile active and no shapes or addresses.

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from deploy.engine.api import EngineInspector, ICudaEngine, IExecutionContext, Runtime, TensorRt
 from deploy.engine.flavours import Flavour
+from deploy.engine.loading import AS_IT_IS, Loading, refit, trust
 from deploy.engine.log import LogLine, failures, process_logger, recording
 from deploy.errors import MachineError
 
 
-def plan_information(plan: bytes, flavour: Flavour) -> str:
+def plan_information(plan: bytes, flavour: Flavour, loading: Loading = AS_IT_IS) -> str:
     """The inspector's JSON on a plan, for :func:`deploy.engine.layers.read_layers`.
 
     Raises:
         MachineError: the plan cannot be loaded here.
+        InputError: its weights are not those of its graph.
     """
     trt, lines = flavour.module, list[LogLine]()
     with recording(trt, lines):
         runtime: Runtime = trt.Runtime(process_logger(trt))
+        trust(runtime, loading)
         engine: ICudaEngine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise MachineError(f"{flavour} cannot load this plan", got="; ".join(failures(lines)) or "no reason given")
+        refit(flavour, engine, loading, lines)
         context: IExecutionContext = engine.create_execution_context()
         return engine_information(trt, engine, context)
 

@@ -13,6 +13,7 @@ import numpy as np
 from deploy.engine.api import IExecutionContext, IProfiler, TensorRt
 from deploy.engine.flavours import Flavour
 from deploy.engine.layers import layer_nodes
+from deploy.engine.loading import AS_IT_IS, Loading
 from deploy.runtime.cuda import Cuda
 from deploy.runtime.trt import TrtRunner
 from deploy.runtime.trt_inspector import engine_information
@@ -30,9 +31,9 @@ class TimedRunner(TrtRunner):
     sees.
     """
 
-    def __init__(self, plan: bytes, flavour: Flavour, cuda: Cuda | None = None) -> None:
+    def __init__(self, plan: bytes, flavour: Flavour, cuda: Cuda | None = None, loading: Loading = AS_IT_IS) -> None:
         """Load a plan. Raises as :class:`TrtRunner` does."""
-        super().__init__(plan, flavour, cuda, lanes=1, graphs=False, eager=True)
+        super().__init__(plan, flavour, cuda, lanes=1, graphs=False, eager=True, loading=loading)
         self._piece = self._io.piece(0, self.profile.opt)
 
     def __enter__(self) -> TimedRunner:

@@ -14,6 +14,7 @@ from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
 from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
+from deploy.engine.loading import Loading
 from deploy.engine.log import LogLine, write_log
 from deploy.engine.refusals import NoImplementationError
 from deploy.errors import InputError
@@ -132,10 +133,12 @@ class _Job:
             built = self._compile(onnx, place, self._flavour) if self._flavour else None
             if built is not None and self._flavour is not None:
                 plan = stage(staged, self._plan, built.plan)
-                self._judge_plan(plan, self._flavour, evidence)
+                loading = built.loading(onnx, place)
+                self._judge_plan(plan, self._flavour, loading, evidence)
                 filed = self._onnx.read_bytes() if self._as_it_is else onnx
                 info = built.info(os.path.relpath(self._onnx, self._plan.parent), filed)
-                info = replace(info, inspection=inspect_engine(built.plan, self._flavour, made.graph).to_dict())
+                inspection = inspect_engine(built.plan, self._flavour, made.graph, loading)
+                info = replace(info, inspection=inspection.to_dict(), device_memory=evidence.device_memory)
                 manifest = manifest.evolve(engine=info, parity=evidence.parity)
                 stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
         return BuildReport(
@@ -185,7 +188,7 @@ class _Job:
             evidence.lines.append(f"{name}: {ranges}not compared: no --calibration-data")
             self._report.warn("the INT8 graph was not compared with the FP32 graph: that takes --calibration-data")
 
-    def _judge_plan(self, plan: Path, flavour: Flavour, evidence: Evidence) -> None:
+    def _judge_plan(self, plan: Path, flavour: Flavour, loading: Loading, evidence: Evidence) -> None:
         """Run the engine where it lies before it takes its place."""
         compiled = f"{self._plan.name}: parsed and compiled by {flavour}"
         if not devices() or not self._judge.able:
@@ -193,7 +196,7 @@ class _Job:
             evidence.lines.append(f"{compiled}, not executed: {reason}")
             return
         with self._timed("run"):
-            evidence.execute(plan, self._plan.name, compiled, elsewhere=flavour.can.compute_capabilities)
+            evidence.execute(plan, self._plan.name, compiled, loading, elsewhere=flavour.can.compute_capabilities)
 
     def _manifest(self, made: Quantized, evidence: Evidence) -> Manifest:
         if self._as_it_is:

@@ -82,6 +82,9 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
     options = (request.calibration_method, request.calibration_images, request.calibration_cache, request.recipe)
     if source.precision is Precision.INT8 and any(options):
         raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
+    if request.options.strip_weights and not source.as_filed:
+        fix = f"Simplify it first: onnxsim {source.path} simple.onnx --target-opset 19. Then build from that."
+        raise InputError(f"weights come from a file, and {source.path} is changed before it is built", fix=fix)
     if request.max_drop is not None:
         raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from deploy.engine.loading import Loading
 from deploy.errors import MachineError
 from deploy.parity.compare import Comparison
 from deploy.runtime.base import Runner
+from deploy.runtime.timing import HoldsDeviceMemory
 from deploy.specs import Precision
 from deploy.workflows.judge import Judge
 from deploy.workflows.quantize import Quantized
@@ -21,6 +23,7 @@ class Evidence:
     Attributes:
         lines: for the user: parsed, compiled, simulated, executed.
         verdicts: the comparisons with the FP32 graph.
+        device_memory: what the engine took of the GPU's memory, in bytes; None where it was not run.
         parity: their figures for the manifest, behind those that the source's has.
     """
 
@@ -30,6 +33,7 @@ class Evidence:
         self.lines: list[str] = []
         self.verdicts: dict[str, Comparison] = {}
         self.parity = source.manifest.parity
+        self.device_memory: int | None = None
 
     def simulate(self, name: str, made: Quantized, precision: Precision) -> None:
         """Compare a graph's twin. Raises as :meth:`Judge.compare_graph`."""
@@ -38,13 +42,14 @@ class Evidence:
         self._record("graph", "simulated", judge.compare_graph(made.graph, f"the {precision} graph", made.facts))
         self.lines.append(f"{name}: simulated on CPU by its twin, on {judge.inputs}")
 
-    def execute(self, plan: Path, name: str, compiled: str, *, elsewhere: bool) -> None:
+    def execute(self, plan: Path, name: str, compiled: str, loading: Loading, *, elsewhere: bool) -> None:
         """Run a plan and compare it.
 
         Args:
             plan: where it lies now.
             name: what it will be called.
             compiled: in words, what was done with it before.
+            loading: what it needs to be loaded.
             elsewhere: it may be for another GPU than this one: that it does not run here is then only said.
 
         Raises:
@@ -54,7 +59,7 @@ class Evidence:
         from deploy.runtime.trt import open_plan
 
         try:
-            opened = open_plan(plan)
+            opened = open_plan(plan, loading=loading)
         except MachineError as error:
             if not elsewhere:
                 raise
@@ -64,6 +69,7 @@ class Evidence:
         with opened as runner:
             self.lines += [compiled, f"{name}: {runner.execution}, on {self._judge.inputs}"]
             self._compare(runner, name)
+            self.device_memory = runner.device_memory() if isinstance(runner, HoldsDeviceMemory) else None
 
     def _compare(self, runner: Runner, name: str) -> None:
         if self._source.nms is None:

@@ -12,9 +12,10 @@ from deploy.artifacts import sha256_file
 from deploy.engine.audit import EngineAudit, audit_engine
 from deploy.engine.flavours import Flavour, load_flavour
 from deploy.engine.layers import EngineLayer, read_layers
+from deploy.engine.loading import AS_IT_IS, Loading, loading_of
 from deploy.engine.plan import graph_of, plan_kind
 from deploy.engine.preflight import preflight
-from deploy.errors import DeployError, MachineError
+from deploy.errors import DeployError
 from deploy.graph import files
 from deploy.graph.summary import summarize
 from deploy.hardware import devices
@@ -36,15 +37,15 @@ class Inspection:
         return self.audit.to_dict() if self.audit else {"not_verifiable": self.reason}
 
 
-def inspect_engine(plan: bytes, flavour: Flavour, graph: ir.Model | None) -> Inspection:
+def inspect_engine(plan: bytes, flavour: Flavour, graph: ir.Model | None, loading: Loading = AS_IT_IS) -> Inspection:
     """Load a plan and compare its layers with ``graph``, where that is known. Never raises for want of a machine."""
     if not devices():
         return Inspection(reason=_NO_GPU)
     from deploy.runtime.trt_inspector import plan_information
 
     try:
-        engine = read_layers(plan_information(plan, flavour))
-    except MachineError as error:
+        engine = read_layers(plan_information(plan, flavour, loading))
+    except DeployError as error:
         return Inspection(reason=error.headline)
     if not engine.layers:
         return Inspection(reason="the engine was built without the names of its layers")
@@ -58,10 +59,10 @@ def inspect_plan(path: Path, manifest: Manifest | None) -> Inspection:
         return Inspection(reason=_NO_GPU)
     try:
         preflight(path, manifest)
-        flavour = load_flavour(kind.flavour)
+        flavour, loading = load_flavour(kind.flavour), loading_of(path, engine)
     except DeployError as error:
         return Inspection(reason=error.headline)
-    return inspect_engine(path.read_bytes(), flavour, _graph(path, engine))
+    return inspect_engine(path.read_bytes(), flavour, _graph(path, engine), loading)
 
 
 def _graph(path: Path, engine: EngineInfo | None) -> ir.Model | None:

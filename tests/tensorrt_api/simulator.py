@@ -55,7 +55,7 @@ def simulate(api, cost=None, gpu="NVIDIA L4", refuses=(), invalid=()):
     if api.classes["Runtime"].get("get_engine_validity"):
         trt.EngineInvalidityDiagnostics = enum.IntFlag("EngineInvalidityDiagnostics", INVALIDITY)
     kinds = (Builder, BuilderConfig, Network, Parser, Tensor, Profile, TimingCache, Runtime, Engine, Context, Inspector)
-    kinds += (RuntimeConfig, RuntimeCache)
+    kinds += (RuntimeConfig, RuntimeCache, Refitter, ParserRefitter)
     for base in kinds:
         real = base.real
         if real not in api.classes:
@@ -223,7 +223,7 @@ class TimingCache(Strict):
 class BuilderConfig(Strict):
     real = "IBuilderConfig"
     builder_optimization_level, max_aux_streams = 3, -1
-    profiling_verbosity = None
+    profiling_verbosity = hardware_compatibility_level = None
 
     def __init__(self):
         self._profiles, self._pools, self._cache = [], {}, None
@@ -238,6 +238,9 @@ class BuilderConfig(Strict):
 
     def get_flag(self, flag):
         return flag.name in self._flags
+
+    def set_flag(self, flag):
+        self._flags.add(flag.name)
 
     def clear_flag(self, flag):
         self._flags.discard(flag.name)
@@ -298,8 +301,12 @@ class Builder(Strict):
         if config._cache is not None:
             config._cache._times.update({node.name: 1 for node in onnx.load_from_string(network._model).graph.node})
         detailed = config.profiling_verbosity is self._trt.ProfilingVerbosity.DETAILED
-        head = json.dumps({"profiles": profiles, "detailed": detailed}).encode()
-        return plan_header(self._api, body := head + b"\n" + network._model) + body
+        host_code = "VERSION_COMPATIBLE" in config._flags
+        if host_code and self._api.flavour == "tensorrt_rtx":
+            return self._log("ERROR", "API Usage Error (Unable to load library: libnvinfer_lean.so.1)")
+        model, lacks = strip(network._model) if "STRIP_PLAN" in config._flags else (network._model, [])
+        facts = {"profiles": profiles, "detailed": detailed, "host_code": host_code, "lacks": lacks}
+        return plan_header(self._api, body := json.dumps(facts).encode() + b"\n" + model) + body
 
     def _refused(self, graph):
         """The first INT8 layer that there is no kernel for, named as a fused layer, or (11) as a compiler's region."""
@@ -317,6 +324,16 @@ class Builder(Strict):
         done = all(monitor.step_complete("Building engine", step) for step in range(3))
         monitor.phase_finish("Building engine")
         return done
+
+
+def strip(model):
+    """A model without the values of its floating-point weights, and their names."""
+    stripped = onnx.load_from_string(model)
+    weights = [tensor for tensor in stripped.graph.initializer if tensor.data_type in (1, 10) and tensor.dims]
+    for tensor in weights:
+        kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        tensor.CopyFrom(kept)
+    return stripped.SerializeToString(), [tensor.name for tensor in weights]
 
 
 def plan_header(api, body):
@@ -337,6 +354,7 @@ def plan_of(api, model, profiles):
 
 class Runtime(Strict):
     real = "Runtime"
+    engine_host_code_allowed = False
 
     def __init__(self, logger):
         self._logger = logger
@@ -356,26 +374,43 @@ class Runtime(Strict):
         return (validity.INVALID if found else validity.VALID), sum(bits[name] for name in found)
 
     def deserialize_cuda_engine(self, plan):
-        if plan[:28] != plan_header(self._api, plan[28:]):
+        header = plan_header(self._api, plan[28:])
+        if plan[:24] != header[:24]:
             return self._log("ERROR", "Serialization assertion plan.header.size == blobSize failed.")
         head, _, model = plan[28:].partition(b"\n")
-        return self._trt.ICudaEngine(model, **json.loads(head), logger=self._logger)
+        facts = json.loads(head)
+        if facts.pop("host_code", False):
+            if not self.engine_host_code_allowed:
+                return self._log("ERROR", "The engine contains host code, which the runtime was not allowed to run.")
+            if plan[24:28] > header[24:28]:
+                return self._log("ERROR", "The engine was built with a newer version of TensorRT.")
+        elif plan[24:28] != header[24:28]:
+            return self._log("ERROR", "The engine plan file is not compatible with this version of TensorRT.")
+        return self._trt.ICudaEngine(model, **facts, logger=self._logger)
 
 
 class Engine(Strict):
     real = "ICudaEngine"
 
-    def __init__(self, model, profiles, detailed, logger):
+    def __init__(self, model, profiles, detailed, logger, lacks=()):
         self._logger, self._profiles, self._detailed = logger, profiles, detailed
+        self._lacks = set(lacks)  # weights that it was stripped of and has not been given
         self._model = onnx.load_from_string(model)
         graph = self._model.graph
         self._layers = fused(graph)
         self._dequantizing = {node.name for node in graph.node if node.op_type == "DequantizeLinear"}
         self._inputs = [value.name for value in graph.input]
         self._values = {value.name: value for value in (*graph.input, *graph.output)}
+        if not lacks:
+            self._open()
+
+    def _open(self):
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
+        model = self._model.SerializeToString()
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    refittable = property(lambda self: bool(self._lacks))
 
     num_io_tensors = property(lambda self: len(self._values))
     num_optimization_profiles = property(lambda self: len(self._profiles))
@@ -408,6 +443,8 @@ class Engine(Strict):
     def create_execution_context(self, how=None):
         """``how``: the allocation strategy, or a runtime configuration, which RTX alone takes."""
         check_no_capture()
+        if self._lacks:
+            raise Fault("a context is made of an engine that lacks its weights")
         config = how if isinstance(how, RuntimeConfig) else None
         assert config is None or self._api.flavour == "tensorrt_rtx"
         strategy = config.get_execution_context_allocation_strategy() if config else how
@@ -415,6 +452,52 @@ class Engine(Strict):
 
     def create_engine_inspector(self):
         return self._trt.EngineInspector(self)
+
+
+class Refitter(Strict):
+    real = "Refitter"
+
+    def __init__(self, engine, logger):
+        assert logger._made
+        self._engine, self._given = engine, {}
+
+    def get_missing_weights(self):
+        return sorted(self._engine._lacks - self._given.keys())
+
+    def refit_cuda_engine(self):
+        if self.get_missing_weights():
+            return False
+        for tensor in self._engine._model.graph.initializer:
+            tensor.CopyFrom(self._given.get(tensor.name, tensor))
+        self._engine._lacks = set()
+        self._engine._open()
+        return True
+
+
+class ParserRefitter(Strict):
+    """Gives a refitter the weights of an ONNX graph, by name; of another size or type it refuses them."""
+
+    real = "OnnxParserRefitter"
+
+    def __init__(self, refitter, logger):
+        assert logger._made
+        self._refitter, self._errors = refitter, []
+
+    num_errors = property(lambda self: len(self._errors))
+
+    def get_error(self, index):
+        return self._errors[index]
+
+    def refit_from_bytes(self, model, path=None):
+        graph, engine = onnx.load_from_string(model).graph, self._refitter._engine
+        own = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in engine._model.graph.initializer}
+        for tensor in graph.initializer:
+            if tensor.name in engine._lacks:
+                if own[tensor.name] != (tensor.data_type, list(tensor.dims)):
+                    self._errors.append(Error(f"Failed to refit {tensor.name}: its size or type differs"))
+                else:
+                    self._refitter._given[tensor.name] = tensor
+        return not self._errors
 
 
 class Inspector(Strict):

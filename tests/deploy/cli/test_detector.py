@@ -128,7 +128,7 @@ def engine(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deploy.engine.flavours import load_flavour
     from deploy.workflows import build
 
-    def open_plan(path: Path) -> OnnxRunner:
+    def open_plan(path: Path, **options: object) -> OnnxRunner:
         if not path.is_file():
             raise MachineError(f"no plan at {path}")
         runner = OnnxRunner(Path("run.onnx"), device="cpu")

@@ -32,6 +32,8 @@ def test_builds_with_the_names_of_every_version(api):
         "tactic_memory_gib": None,
         "aux_streams": 1,
         "compute_capability": None,
+        "compatible": [],
+        "strip_weights": False,
     }
 
 

@@ -23,7 +23,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     write_images(Path("photos"), 5)
     opened: list[Path] = []
 
-    def open_plan(path: Path) -> OnnxRunner:
+    def open_plan(path: Path, **options: object) -> OnnxRunner:
         assert path.stat().st_size > 1000
         opened.append(path)
         runner = OnnxRunner(Path("engine.onnx"), device="cpu")
@@ -75,7 +75,7 @@ def test_int8_without_images_is_compiled_and_not_judged(cli: Cli, engine: list[P
 def test_an_engine_that_this_gpu_cannot_run_is_written_and_said(cli: Cli, engine: list[Path], monkeypatch):
     """TensorRT-RTX builds for GPUs other than the one that is here."""
 
-    def refused(path: Path) -> OnnxRunner:
+    def refused(path: Path, **options: object) -> OnnxRunner:
         raise MachineError("TensorRT-RTX 1.7 cannot load this plan", got="compute capability 9.0 is not supported")
 
     monkeypatch.setattr("deploy.runtime.trt.open_plan", refused)

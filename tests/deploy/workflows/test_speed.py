@@ -218,7 +218,7 @@ def on_gpu(net, tmp_path, monkeypatch):
         monkeypatch.setattr("deploy.workflows.build.devices", lambda: [GPU])
         monkeypatch.setattr("deploy.workflows.build.choose_flavour", lambda backend: flavour)
         monkeypatch.setattr("deploy.runtime.trt.open_cuda", SimulatedCuda)
-        monkeypatch.setattr("deploy.runtime.trt.open_plan", lambda path: TrtRunner(path.read_bytes(), flavour))
+        monkeypatch.setattr("deploy.runtime.trt.open_plan", lambda path, **_: TrtRunner(path.read_bytes(), flavour))
 
     yield install
     gc.collect()

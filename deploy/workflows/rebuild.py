@@ -1,0 +1,124 @@
+"""A plan that does not fit this machine is built again from its graph, as its manifest says it was built."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from deploy import hardware
+from deploy.artifacts import check_writable, plan_manifest_path
+from deploy.engine.build import build_engine
+from deploy.engine.compatible import compatible_of
+from deploy.engine.flavours import choose_flavour
+from deploy.engine.loading import stripped
+from deploy.engine.options import BuildOptions
+from deploy.engine.plan import build_again, quoted, unchanged_graph
+from deploy.engine.preflight import examine, unfit
+from deploy.errors import InputError
+from deploy.graph import files
+from deploy.manifest import EngineInfo, Manifest, read_plan_manifest
+from deploy.workflows.inspection import inspect_engine
+from deploy.workflows.request import Reporter
+from deploy.workflows.source import Source, load_source
+from deploy.workflows.staging import stage, stage_graph
+
+_KEPT = ("workspace_gib", "tactic_memory_gib", "optimization_level", "aux_streams")
+
+
+def rebuild_unfit(plan: Path, report: Reporter) -> bool:
+    """Build a plan again where it is damaged or another release's or GPU's; whether that was done.
+
+    Plan and manifest are replaced together once the build has succeeded; until then, or if it fails, the old ones stay.
+
+    Raises:
+        InputError: it has no manifest, or its graph is not there or was changed; or the build fails.
+        MachineError: no plan could run here, or none can be built.
+    """
+    manifest = read_plan_manifest(plan)
+    reason = _reason(plan, manifest)
+    if reason is None:
+        return False
+    if manifest is None or manifest.engine is None:
+        raise InputError(
+            f"{plan} does not fit this machine, and cannot be built again without its manifest",
+            got=f"no file {plan_manifest_path(plan)}; {reason}",
+            fix=build_again(plan),
+        )
+    graph = unchanged_graph(plan, manifest.engine)
+    for path in (plan, plan_manifest_path(plan)):
+        check_writable(path)
+    report.note(f"{plan} does not fit this machine: {reason}")
+    source = load_source(graph, report.note, report.warn, _opened_size(graph, manifest))
+    _replace(plan, manifest, manifest.engine, source, report)
+    return True
+
+
+def _reason(plan: Path, manifest: Manifest | None) -> str | None:
+    """Why the plan has to be built again; None where it fits. Raises where a new one would not run here either."""
+    try:
+        findings = examine(plan, manifest)
+    except InputError as error:
+        if not hardware.devices():
+            raise
+        return error.what
+    if not all(misfit.mended for misfit in findings.misfits):
+        raise unfit(plan, manifest, findings)
+    return "; ".join(misfit.got for misfit in findings.misfits) or None
+
+
+def _replace(plan: Path, manifest: Manifest, engine: EngineInfo, source: Source, report: Reporter) -> None:
+    flavour = choose_flavour(engine.flavour)
+    report.note(f"building it again from {source.path} with {flavour}")
+    with ExitStack() as staged:
+        onnx, place = _graph(staged, source)
+        built = build_engine(
+            onnx, flavour=flavour, batch=engine.batch, options=_options(engine), path=place, progress=report.phases
+        )
+        inspection = inspect_engine(built.plan, flavour, source.graph, built.loading(onnx, place))
+        info = replace(built.info(engine.onnx_file, source.path.read_bytes()), inspection=inspection.to_dict())
+        # What was measured of the old plan says nothing of this one.
+        new = manifest.evolve(engine=info, parity=source.manifest.parity)
+        stage(staged, plan, built.plan)
+        # Moved first: between the two moves the manifest does not fit the plan, which every command sees.
+        stage(staged, plan_manifest_path(plan), new.to_json(indent=2).encode())
+    for warning in built.warnings:
+        report.warn(f"builder: {warning}")
+    compare = f"python -m deploy verify {quoted(source.path)} {quoted(plan)}"
+    report.note(f"replaced {plan} and its manifest; the new engine was not compared with its graph: {compare}")
+
+
+def _graph(staged: ExitStack, source: Source) -> tuple[bytes, Path | None]:
+    """What the builder is given: the file as it is, or in the form that ``build`` made of it."""
+    if source.as_filed:
+        return source.path.read_bytes(), source.path
+    graph, manifest = source.finished(source.graph, source.manifest)
+    return stage_graph(staged, source.path, graph, manifest, keep=False)
+
+
+def _options(engine: EngineInfo) -> BuildOptions:
+    """Those of the manifest; a compute capability that was asked for becomes that of the GPU here."""
+    given = engine.options
+    gpu = hardware.devices()[0] if given.get("compute_capability") else None
+    try:
+        return BuildOptions(
+            **{name: given[name] for name in _KEPT if name in given},
+            compute_capability=gpu.compute_capability if gpu else None,
+            compatible=compatible_of(given),
+            strip_weights=stripped(given),
+        )
+    except TypeError as error:
+        raise InputError("the manifest's options are damaged", got=str(error)) from error
+
+
+def _opened_size(graph: Path, manifest: Manifest) -> tuple[int, int] | None:
+    """Height and width that the engine was built for, where its graph leaves them open."""
+    shapes = [value.shape for value in files.load(graph).graph.inputs]
+    if all(isinstance(dim, int) for shape in shapes if shape is not None for dim in shape[1:]):
+        return None
+    images = [spec.shape for spec in manifest.inputs if len(spec.shape) == 4]
+    for _, *rest in images:
+        height, width = rest[:2] if rest[2] == 3 and rest[0] != 3 else rest[1:]
+        if isinstance(height, int) and isinstance(width, int):
+            return height, width
+    return None
