@@ -55,8 +55,9 @@ _BENCH_HOW = (
     "`ratio` our compute time over its: a check, at most 1.03. The best batch is that with the most images per second."
 )
 _SOAK_HOW = (
-    "Four threads, batches of changing size, every answer compared with the one before the load. Memory grown is the "
-    "last quarter's median over the second one's: a check, at most 32 MiB on the host and 16 MiB on the GPU."
+    "Four threads, batches of changing size, every answer compared with the one before the load. Memory grown is twice "
+    "the smaller of its steps from the second quarter of the time to the third and to the last, by medians: a check, "
+    "at most 32 MiB on the host and 16 MiB on the GPU."
 )
 _BUILT = ("model", "precision", "step", "s", "against FP32, dB", "evidence", "status")
 _CHECKS = ("repeat", "same rows", "alone", "threads")

@@ -31,7 +31,7 @@ from deploy.runtime.rows import infer_rows
 BATCHES = (1, 2, 7, 8, 32, 45)
 # Of the output's largest absolute value: far above rounding, far below another row's answer.
 _WRONG = 0.05
-_WARM_UPS = 5  # of each thread
+_WARM_UPS = 2  # of each request in each thread
 
 Feeds = Mapping[str, Array]
 
@@ -62,7 +62,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     with runner:
         feeds = list(synthetic_batches(runner.inputs, preprocessing, args.batches))
         expected = [infer_rows(runner, feed) for feed in feeds]
-        warm_up(runner, max(feeds, key=rows_of), args.threads)
+        warm_up(runner, feeds, args.threads)
         with watching(args.seconds) as memory, ThreadPoolExecutor(args.threads) as pool:
             until = perf_counter() + args.seconds
             work = [pool.submit(load, runner, feeds, expected, until, seed) for seed in range(args.threads)]
@@ -81,10 +81,11 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def warm_up(runner: Runner, largest: Feeds, threads: int) -> None:
-    """The largest request in every thread at once, which is when the most memory is in use: allocators keep it."""
+def warm_up(runner: Runner, feeds: list[Feeds], threads: int) -> None:
+    """Every request in all threads at once, the largest first: allocators keep what that takes."""
+    requests = [each for each in sorted(feeds, key=rows_of, reverse=True) for _ in range(_WARM_UPS * threads)]
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(infer_rows, runner, largest) for _ in range(_WARM_UPS * threads)]:
+        for done in [pool.submit(infer_rows, runner, each) for each in requests]:
             done.result()
 
 

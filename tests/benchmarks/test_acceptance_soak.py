@@ -28,11 +28,12 @@ FLAT = {
     "warming up": [300.0 + min(200.0, 10 * second) for second in range(120)],
     "saw-tooth": [500.0 + 40 * (second % 7) for second in range(120)],
     "one spike": [500.0] * 100 + [5000.0] + [500.0] * 19,
+    "one late step": [500.0] * 70 + [560.0] * 50,
     "shrinking": [900.0 - second for second in range(120)],
 }
 GROWING = {
     "a leak in every request": [500.0 + second for second in range(120)],
-    "a step after the warm-up": [500.0] * 70 + [560.0] * 50,
+    "steps that go on": [500.0 + 40 * (second // 20) for second in range(120)],
     "a leak under a saw-tooth": [500.0 + second + 40 * (second % 7) for second in range(120)],
 }
 
