@@ -88,6 +88,7 @@ def _bare(opened: Any, values: np.ndarray, graphs: bool) -> Callable[[], np.ndar
     launch = lambda: context.execute_async_v3(stream.handle)  # noqa: E731 - one of two ways
     if graphs and lane._graphs_left:
         graph = stream.capture(launch)
+        lane._captured.append(context)  # a graph does not keep its context alive
         lane._owned.callback(graph.close)
         launch = graph.launch
 

@@ -126,6 +126,6 @@ def settings(trt: TensorRt, config: IBuilderConfig, options: BuildOptions) -> di
         "tactic_memory_gib": options.tactic_memory_gib,
         "aux_streams": options.aux_streams,
         "compute_capability": options.compute_capability,
-        "compatible": [str(each) for each in options.compatible],
+        "compatible": [str(each) for each in options.compatible] or None,
         "strip_weights": options.strip_weights,
     }

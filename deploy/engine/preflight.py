@@ -112,7 +112,8 @@ def _hardware(gpu: GpuInfo | None, engine: EngineInfo | None) -> list[Misfit]:
         misfits.append(Misfit(f"this GPU is {gpu.name} of compute capability {gpu.compute_capability}", True))
     free = hardware.free_memory() if engine.device_memory is not None else None
     if free is not None and engine.device_memory is not None and free < engine.device_memory:
-        misfits.append(Misfit(f"{_size(free)} of the {_size(gpu.memory)} of {gpu.name} are free", False))
+        there = f"{_size(free)} of the {_size(gpu.memory)} of {gpu.name} are free"
+        misfits.append(Misfit(f"{there}, and the engine takes {_size(engine.device_memory)}", False))
     return misfits
 
 
@@ -133,8 +134,6 @@ def _needs(kind: PlanKind, engine: EngineInfo | None) -> str:
     elif engine is not None and engine.compute_capability is not None:
         gpu = f"a GPU of compute capability {engine.compute_capability}"
         gpu += f" ({engine.gpu})" if engine.gpu else ""
-    if engine is not None and engine.device_memory is not None:
-        gpu += f" with {_size(engine.device_memory)} free"
     newer = " or newer" if Compatible.VERSION in compatible else ""
     batch = f", batch {engine.batch}" if engine is not None else ""
     return f"{capabilities(kind.flavour).title} {kind.version}{newer} and {gpu}{batch}"

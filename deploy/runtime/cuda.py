@@ -148,7 +148,8 @@ def open_cuda(ordinal: int = 0, environ: Mapping[str, str] = os.environ) -> Cuda
             continue
         opened: Cuda = module.open_gpu(ordinal)
         return opened
-    fix = "pip install 'cuda-core[cu13]' (or [cu12] for a CUDA 12 driver)."
+    fix = "pip install 'cuda-core[cu13]' (or [cu12] for a CUDA 12 driver)"
+    fix = f"Unset {VARIABLE}, or pip install pycuda." if wanted == "pycuda" else f"{fix}."
     raise MachineError("no CUDA binding can be imported", got="; ".join(problems), fix=fix)
 
 

@@ -95,7 +95,7 @@ class TrtRunner(Runner):
         """
         self.backend = flavour.name
         self.manifest: Manifest | None = None
-        self._closing, self._closed = threading.Lock(), False
+        self._graphs, self._closing, self._closed = graphs, threading.Lock(), False
         self._cuda = cuda or open_cuda()
         with self._cuda, contextlib.ExitStack() as owned:
             self._engine = Engine(
@@ -138,7 +138,7 @@ class TrtRunner(Runner):
     @property
     def graph_problem(self) -> str | None:
         """Why requests run without CUDA graphs though they were asked for."""
-        if not self._cuda.graphs:
+        if self._graphs and not (self._cuda.graphs or self._engine.own_graphs):
             return f"{self._cuda.binding} cannot capture CUDA graphs"
         return next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
 

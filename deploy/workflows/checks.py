@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy.artifacts import check_writable
 from deploy.engine.flavours import Flavour
 from deploy.engine.options import check_supported
+from deploy.engine.plan import quoted
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.specs import Precision, batch_of
@@ -83,7 +84,7 @@ def _check_as_it_is(source: Source, request: BuildRequest) -> None:
     if source.precision is Precision.INT8 and any(options):
         raise InputError(f"{already}: nothing to calibrate", fix="Give the FP32 graph, or no calibration options.")
     if request.options.strip_weights and not source.as_filed:
-        fix = f"Simplify it first: onnxsim {source.path} simple.onnx --target-opset 19. Then build from that."
+        fix = f"Simplify it first: onnxsim {quoted(source.path)} simple.onnx --target-opset 19. Then build from that."
         raise InputError(f"weights come from a file, and {source.path} is changed before it is built", fix=fix)
     if request.max_drop is not None:
         raise InputError(f"{already}: nothing to choose", fix="Give the FP32 graph, or leave --max-drop out.")

@@ -73,4 +73,6 @@ def _graph(path: Path, engine: EngineInfo | None) -> ir.Model | None:
 
 
 def _asked(graph: ir.Model) -> dict[str, tuple[str, str]]:
-    return {layer.name: (layer.operator, layer.precision) for layer in summarize(graph).layers}
+    """By name; NVIDIA's parser calls a node without one after what it gives."""
+    nodes = zip(graph.graph, summarize(graph).layers, strict=True)
+    return {layer.name or f"node_of_{node.outputs[0].name}": (layer.operator, layer.precision) for node, layer in nodes}

@@ -9,6 +9,7 @@ import enum
 import json
 import threading
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -661,8 +662,20 @@ class Context(Strict):
         else:
             captured = self._state
         addresses = dict(self._addresses)
-        stream.put(lambda: self._execute(shapes, addresses, captured))
+        run = self._execute if captured is None else self._replay(weakref.ref(self))
+        stream.put(lambda: run(shapes, addresses, captured))
         return True
+
+    @staticmethod
+    def _replay(reference):
+        """A graph does not keep the context alive that it was captured from."""
+
+        def run(*arguments):
+            if (context := reference()) is None:
+                raise Fault("a stale graph: its context is gone")
+            context._execute(*arguments)
+
+        return run
 
     def _own_graphs(self):
         return self._config is not None and self._config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"

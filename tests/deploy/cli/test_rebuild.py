@@ -76,8 +76,8 @@ def test_the_error_gives_a_command_that_works(cli: Cli, moved: Path):
     error = cli.refused(3, "infer", "--engine", moved, "photos")
     assert error == (
         "my net.fp16.plan cannot run on this machine (got TensorRT 11.4.0.106 is installed; this GPU is NVIDIA L4 of "
-        "compute capability 8.9; expected TensorRT 10.3.0.0 and a GPU of compute capability 8.7 (Orin) with 0 MiB "
-        "free, batch 2:4:8). Build it again where it is to run: add --rebuild, or python build_engine.py "
+        "compute capability 8.9; expected TensorRT 10.3.0.0 and a GPU of compute capability 8.7 (Orin), "
+        "batch 2:4:8). Build it again where it is to run: add --rebuild, or python build_engine.py "
         "'my net.fp16.onnx' --precision fp16 --batch 2:4:8 -o 'my net.fp16.plan'."
     )
     _, *command = shlex.split(error.partition("or python")[2].removesuffix("."))
@@ -101,6 +101,7 @@ def test_rebuild_replaces_the_engine_and_goes_on(cli: Cli, moved: Path):
     same = ("onnx_file", "onnx_sha256", "batch", "options")
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     assert after["options"]["workspace_gib"] == 0.5
+    assert before["device_memory"] > moved.stat().st_size, "the build ran the engine"
     assert (after["version"], after["gpu"], after["compute_capability"]) == ("11.4.0.106", "NVIDIA L4", "8.9")
     parity = json.loads(Path(f"{moved}.json").read_text())["parity"]
     assert [figures["how"] for figures in parity] == ["simulated"], "the old engine's figures are not this one's"
@@ -202,3 +203,15 @@ def test_a_batch_size_outside_the_profile_is_explained(cli: Cli, moved: Path):
     done = cli.done("infer", "--engine", moved, "photos", "--rebuild", "--batch-size", "16")
     assert "the engine takes batches of 2 to 8: 16 run in pieces of at most 8" in done.err
     assert "the engine takes" not in cli.done("infer", "--engine", moved, "photos").err
+
+
+def test_weights_come_from_a_file_as_it_is(cli: Cli, machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A graph that is simplified on the way has other weights than its file."""
+    monkeypatch.chdir(tmp_path)
+    foreign(Path("my net.onnx"))
+    machine(NEWER)
+    error = cli.refused(2, "build", "my net.onnx", "--precision", "fp32", "--strip-weights")
+    assert error == (
+        "weights come from a file, and my net.onnx is changed before it is built. Simplify it first: "
+        "onnxsim 'my net.onnx' simple.onnx --target-opset 19. Then build from that."
+    )

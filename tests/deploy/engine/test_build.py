@@ -32,7 +32,7 @@ def test_builds_with_the_names_of_every_version(api):
         "tactic_memory_gib": None,
         "aux_streams": 1,
         "compute_capability": None,
-        "compatible": [],
+        "compatible": None,
         "strip_weights": False,
     }
 

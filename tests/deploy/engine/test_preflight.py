@@ -221,8 +221,8 @@ def test_memory(machine, plan):
     machine(L4, free=2 << 30)
     with pytest.raises(MachineError) as caught:
         preflight(*described)
-    assert caught.value.got == "2.0 GiB of the 24.0 GiB of NVIDIA L4 are free"
-    assert caught.value.expected == "TensorRT 10.13.0.35 and an NVIDIA GPU with 3.0 GiB free, batch 1:8:32"
+    assert caught.value.got == "2.0 GiB of the 24.0 GiB of NVIDIA L4 are free, and the engine takes 3.0 GiB"
+    assert caught.value.expected == "TensorRT 10.13.0.35 and an NVIDIA GPU, batch 1:8:32"
     for free in (3 << 30, None):
         machine(L4, free=free)
         preflight(*described)

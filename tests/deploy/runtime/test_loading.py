@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from tensorrt_api.cuda import LIVE, SimulatedCuda
 from tensorrt_api.graphs import network
@@ -18,7 +19,8 @@ from deploy.engine.compatible import Compatible
 from deploy.engine.options import BuildOptions
 from deploy.errors import InputError, MachineError
 from deploy.manifest import Manifest, write_plan_manifest
-from deploy.runtime import trt
+from deploy.quantize.measured import Measured
+from deploy.runtime import trt, trt_profile
 from deploy.runtime.trt import TrtRunner, open_plan
 from deploy.runtime.trt_inspector import plan_information
 from deploy.specs import Precision, ShapeProfile
@@ -134,6 +136,15 @@ def test_the_inspector_looks_into_both(machine):
     options = BuildOptions(strip_weights=True, compatible=(Compatible.VERSION,))
     built = build_engine(network(), flavour=flavour, batch=BATCH, options=options)
     assert "/conv" in plan_information(built.plan, flavour, built.loading(network(), None))
+
+
+def test_times_are_measured_with_weights(machine, monkeypatch):
+    """Graphs are timed while one is chosen, before there is a file to take weights from."""
+    monkeypatch.setattr(trt_profile, "WARM_UP", 0.01)
+    monkeypatch.setattr(trt_profile, "RUNS", 2)
+    options = BuildOptions(strip_weights=True, compatible=(Compatible.VERSION,))
+    measured = Measured(machine(NEWER), BATCH, "NVIDIA L4", options)
+    assert measured(ir.from_proto(onnx.load_from_string(network()))) > 0
 
 
 def test_another_model_of_gpu_is_told_with_the_results(filed, monkeypatch):

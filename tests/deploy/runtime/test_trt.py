@@ -120,6 +120,8 @@ def test_wrong_feeds(feeds, said):
 def test_closing_twice_is_fine_and_use_after_it_is_not():
     opened = runner(network(), ShapeProfile(1, 4, 8))
     engine = weakref.ref(opened._engine.cuda_engine)
+    for _ in range(4):
+        opened.infer({"input": images(1)})
     opened.close()
     opened.close()
     gc.collect()

@@ -15,6 +15,7 @@ from tensorrt_api.tables import APIS
 from deploy.errors import MachineError
 from deploy.runtime import trt_lane
 from deploy.runtime.timing import HasProfile, HoldsDeviceMemory, timer_of
+from deploy.runtime.trt_buffers import Bindings
 from deploy.runtime.trt_cache import runtime_cache_path
 from deploy.specs import ShapeProfile
 
@@ -84,6 +85,13 @@ def test_a_size_that_comes_again_is_launched_as_a_graph(launches, runs):
     assert runs == [(0, 3), (0, 8)] * 4, "a capture does not run"
 
 
+def test_a_context_for_all_sizes_is_told_each(runs):
+    with runner(lanes=1, graphs=False) as opened:
+        for count in (8, 3, 3, 5, 8):
+            ask(opened, count)
+    assert [rows for _, rows in runs] == [8, 3, 3, 5, 8]
+
+
 def test_sizes_beyond_the_most_graphs_run_without(launches, monkeypatch):
     monkeypatch.setattr(trt_lane, "GRAPHS", 2)
     with runner(lanes=1) as opened:
@@ -92,14 +100,21 @@ def test_sizes_beyond_the_most_graphs_run_without(launches, monkeypatch):
     assert len(set(launches)) == 2
 
 
-@pytest.mark.parametrize("options", [{"graphs": False}, {"cuda": SimulatedCuda(graphs=False)}])
-def test_without_graphs(launches, options):
-    with runner(**options) as opened:
+@pytest.mark.parametrize(
+    ("api", "graphs", "captures", "problem"),
+    [
+        (NEWEST, False, True, None),
+        (NEWEST, True, False, "simulated cannot capture CUDA graphs"),
+        (NEWEST, False, False, None),
+        (RTX, True, False, None),
+    ],
+)
+def test_without_graphs(launches, api, graphs, captures, problem):
+    with runner(api, cuda=SimulatedCuda(graphs=captures), graphs=graphs) as opened:
         for _ in range(5):
             ask(opened, 3)
-        told = opened.graph_problem
+        assert opened.graph_problem == problem
     assert launches == []
-    assert told == (None if "graphs" in options else "simulated cannot capture CUDA graphs")
 
 
 def test_a_capture_that_fails_leaves_plain_runs_and_its_reason(monkeypatch):
@@ -185,7 +200,14 @@ def test_as_many_requests_as_lanes_run_at_once(monkeypatch):
 
 
 def test_closing_waits_for_what_is_under_way_and_ends_the_wait_for_a_lane(monkeypatch):
-    gate, answers = Gate(monkeypatch), []
+    reading, go_on, answers, read = threading.Event(), threading.Event(), [], Bindings.read
+
+    def wait(bindings, *arguments):
+        reading.set()
+        assert go_on.wait(10)
+        read(bindings, *arguments)
+
+    monkeypatch.setattr(Bindings, "read", wait)
     opened = runner(lanes=1)
 
     def client():
@@ -196,12 +218,12 @@ def test_closing_waits_for_what_is_under_way_and_ends_the_wait_for_a_lane(monkey
             answers.append(str(error))
 
     join_first = in_threads(client)
-    assert gate.inside.acquire(timeout=10)
+    assert reading.wait(10)
     join_close = in_threads(opened.close, opened.close)
     time.sleep(0.05)
-    assert LIVE, "nothing is freed under a running request"
+    assert LIVE, "nothing is freed under a request whose results are read"
     join_late = in_threads(client, client)
-    gate.open.set()
+    go_on.set()
     for join in (join_first, join_close, join_late):
         join()
     assert sorted(answers) == ["right", "this runner is closed", "this runner is closed"]
@@ -235,9 +257,12 @@ def test_a_request_that_failed_leaves_its_lane_in_order(monkeypatch):
         ask(opened, 3)
         with monkeypatch.context() as patch:
             refuse = opened._engine.trt.IExecutionContext
-            patch.setattr(refuse, "execute_async_v3", lambda self, handle: self._log("ERROR", "no kernel image"))
-            with pytest.raises(MachineError, match=r"the engine failed to run \(got no kernel image\)"):
-                opened.infer({"input": rows(20)})
+            words = []
+            patch.setattr(refuse, "execute_async_v3", lambda self, handle: self._log("ERROR", words[-1]))
+            for said in ("out of memory", "no kernel image"):
+                words.append(said)
+                with pytest.raises(MachineError, match=rf"the engine failed to run \(got {said}\)"):
+                    opened.infer({"input": rows(20)})
         for count in (3, 20, 3):
             ask(opened, count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -117,3 +118,21 @@ def test_an_engine_that_cannot_be_loaded(cli: Cli, on_gpu, monkeypatch: pytest.M
     monkeypatch.setattr(flavour.module.Runtime, "deserialize_cuda_engine", refuse)
     found = cli.done(*BUILD, "--json").document["manifest"]["engine"]["inspection"]
     assert found == {"not_verifiable": f"{flavour} cannot load this plan (got no kernel image is available)"}
+
+
+def test_nodes_without_a_name(cli: Cli, on_gpu, monkeypatch: pytest.MonkeyPatch):
+    """NVIDIA's parser gives them one, which is what the inspector tells."""
+    on_gpu(APIS[0])
+    cli.done(*BUILD)
+    model = onnx.load("net.int8.onnx")
+    (conv,) = [node for node in model.graph.node if node.name == "one_node"]
+    conv.name = ""
+    onnx.save(model, "net.int8.onnx")
+    half = [{"Name": "x", "DataType": "Half"}]
+    layer = {"Name": "a", "LayerType": "gemm", "Metadata": "[ONNX Layer: node_of_one]", "Inputs": half, "Outputs": half}
+    told = json.dumps({"Layers": [layer]})
+    monkeypatch.setattr("deploy.runtime.trt_inspector.plan_information", lambda plan, flavour, loading: told)
+    built = cli.done("build", "net.int8.onnx", "--precision", "int8", "--backend", "tensorrt", "--json").document
+    found = built["manifest"]["engine"]["inspection"]
+    assert (found["convolutions"], found["int8_convolutions"]) == (1, 0)
+    assert found["higher_precision"] == {"node_of_one": "int8 in the graph, fp16 in the engine"}
