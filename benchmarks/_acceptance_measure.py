@@ -1,14 +1,13 @@
 """One file, or one PyTorch model, run and judged: the child process behind the acceptance run's measuring steps.
 
-Prints one JSON document: parity with the reference (and with the twin) at each batch size, whether a repeat gives the
-same bits, and milliseconds per batch. Exit code as deploy.errors has it: 1 where a limit is missed.
+Prints one JSON document: parity with the reference (and with the twin) at each batch size, whether it agrees with
+itself, and milliseconds per batch. Exit code as deploy.errors has it: 1 where a limit is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from collections.abc import Mapping
@@ -19,20 +18,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from _acceptance_consistency import consistency
+from _acceptance_open import open_file, open_pytorch
 
-from deploy.errors import DeployError, MachineError
-from deploy.images.default import default_preprocessing
+from deploy.errors import DeployError
 from deploy.parity.compare import Accumulator, Comparison
 from deploy.parity.inputs import synthetic_batches
 from deploy.parity.limits import DEFAULT_LIMITS
 from deploy.runtime.base import Array, Runner
-from deploy.runtime.open import open_runner
 from deploy.runtime.rows import infer_rows
-from deploy.specs import NetworkOptions, Precision, Preprocessing
+from deploy.specs import Precision
 
 BATCHES = (1, 7, 32)
 TIMED = (1, 32)
-_WARM_UP, _MOST_RUNS, _MOST_SECONDS = 5, 200, 1.5
+_MOST_RUNS, _WARM_UP_S, _MOST_SECONDS = 200, 0.2, 0.5
+
+Outputs = Mapping[str, Array]
+# Of one output: by batch size, and ``all`` together.
+Parity = dict[str, Comparison]
 
 
 def main() -> None:
@@ -47,90 +50,86 @@ def main() -> None:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
+    precision = Precision(args.precision)
     runner, preprocessing = _open(args)
     with runner:
         feeds = dict(zip(BATCHES, synthetic_batches(runner.inputs, preprocessing, BATCHES)))
-        outputs = {batch: _only(infer_rows(runner, feeds[batch])) for batch in BATCHES}
-        repeated = all(np.array_equal(outputs[b], _only(infer_rows(runner, feeds[b])), equal_nan=True) for b in BATCHES)
+        outputs = {batch: infer_rows(runner, feeds[batch]) for batch in BATCHES}
+        agrees = consistency(runner, feeds, precision)
         latency = {batch: _milliseconds(runner, feeds[batch]) for batch in TIMED}
     judge = next((path for path in (args.reference, args.fallback) if path and path.exists()), None)
     against = {what: _against(path, outputs) for what, path in (("reference", judge), ("twin", args.twin))}
     if args.save:
         # After the comparison: what becomes the reference is not to be compared with itself.
-        np.savez(args.save, **{str(batch): output for batch, output in outputs.items()})
-    reference = against["reference"]
-    limits = DEFAULT_LIMITS[Precision(args.precision)]
-    failures = limits.failures(reference["all"]) if reference else []
-    failures += [] if repeated else ["a repeat with the same input gives other bits"]
+        _save(args.save, outputs)
     return {
         "execution": runner.execution,
         "backend": runner.backend,
         "precision": args.precision,
         **{what: _plain(compared) for what, compared in against.items()},
-        "repeatable": repeated,
+        "consistency": agrees,
         "latency_ms": {str(batch): round(value, 3) for batch, value in latency.items()},
-        "failures": failures,
+        "failures": [*_missed(against["reference"], precision), *_disagreements(agrees)],
     }
 
 
-def _open(args: argparse.Namespace) -> tuple[Runner, Preprocessing | None]:
-    if args.pytorch:
-        return _open_pytorch(args.what, args.image_size)
-    runner = open_runner(Path(args.what), device=args.device)
-    # ONNX Runtime falls back to the CPU where its CUDA libraries do not load.
-    if args.device == "cuda" and getattr(runner, "device", "cuda") != "cuda":
-        raise MachineError("ONNX Runtime could not use CUDA and fell back to the CPU", fix="Install onnxruntime-gpu.")
-    return runner, runner.manifest.preprocessing if runner.manifest else default_preprocessing(runner.inputs)
+def _open(args: argparse.Namespace) -> tuple[Runner, Any]:
+    return open_pytorch(args.what, args.image_size) if args.pytorch else open_file(Path(args.what), args.device)
 
 
-def _open_pytorch(model: str, image_size: int | None) -> tuple[Runner, Preprocessing | None]:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do: see deploy.cli.main.entry
-    try:
-        import torch
-
-        from deploy.runtime.networks import load_network
-    except ImportError as error:
-        raise MachineError("PyTorch is not installed: ONNX Runtime on the CPU is the reference", got=error) from error
-    # A reference must be exact and repeatable: TF32 would leave it 10 bits of mantissa.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    network = load_network(model, NetworkOptions("random", image_size=(image_size, image_size) if image_size else None))
-    return network.runner("cuda" if torch.cuda.is_available() else "cpu"), network.preprocessing
+def _missed(reference: dict[str, Parity] | None, precision: Precision) -> list[str]:
+    """The limits of parity that are missed."""
+    together = {name: compared["all"] for name, compared in (reference or {}).items()}
+    missed = DEFAULT_LIMITS[precision].all_failures(together)
+    return [f"{name}: {reason}" for name, reasons in missed.items() for reason in reasons]
 
 
-def _against(path: Path | None, outputs: Mapping[int, Array]) -> dict[str, Comparison] | None:
-    """The outputs beside those that another runner saved: batch by batch, and all together."""
+def _disagreements(agrees: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"{check}: {reason}" for check, figures in agrees.items() for reason in figures["failures"]]
+
+
+def _save(path: Path, outputs: Mapping[int, Outputs]) -> None:
+    np.savez(path, **{f"{batch}/{name}": array for batch, each in outputs.items() for name, array in each.items()})
+
+
+def _against(path: Path | None, outputs: Mapping[int, Outputs]) -> dict[str, Parity] | None:
+    """Output → how far it lies from what another runner saved."""
     if path is None or not path.exists():
         return None
-    compared, together = {}, Accumulator()
     with np.load(path) as wanted:
-        for batch, output in outputs.items():
-            alone = Accumulator()
-            for accumulator in (alone, together):
-                accumulator.update(wanted[str(batch)], output)
-            compared[str(batch)] = alone.result()
+        return {name: _parity(name, wanted, outputs) for name in next(iter(outputs.values()))}
+
+
+def _parity(name: str, wanted: Mapping[str, Array], outputs: Mapping[int, Outputs]) -> Parity:
+    compared, together = {}, Accumulator()
+    for batch, output in outputs.items():
+        alone = Accumulator()
+        for accumulator in (alone, together):
+            accumulator.update(wanted[f"{batch}/{name}"], output[name])
+        compared[str(batch)] = alone.result()
     return {**compared, "all": together.result()}
 
 
-def _plain(compared: dict[str, Comparison] | None) -> dict[str, Any] | None:
-    return compared and {batch: comparison.to_dict() for batch, comparison in compared.items()}
+def _plain(against: dict[str, Parity] | None) -> dict[str, Any] | None:
+    return against and {
+        name: {batch: comparison.to_dict() for batch, comparison in compared.items()}
+        for name, compared in against.items()
+    }
 
 
 def _milliseconds(runner: Runner, feeds: Mapping[str, Array]) -> float:
     """Median of one call, from arrays in host memory to arrays in host memory."""
-    for _ in range(_WARM_UP):
-        infer_rows(runner, feeds)
+    _times(runner, feeds, _WARM_UP_S)
+    return 1000 * statistics.median(_times(runner, feeds, _MOST_SECONDS))
+
+
+def _times(runner: Runner, feeds: Mapping[str, Array], seconds: float) -> list[float]:
     times: list[float] = []
-    while len(times) < _MOST_RUNS and sum(times) < _MOST_SECONDS:
+    while not times or (len(times) < _MOST_RUNS and sum(times) < seconds):
         start = perf_counter()
         infer_rows(runner, feeds)
         times.append(perf_counter() - start)
-    return 1000 * statistics.median(times)
-
-
-def _only(outputs: Mapping[str, Array]) -> Array:
-    (value,) = outputs.values()
-    return value
+    return times
 
 
 def _arguments() -> argparse.Namespace:

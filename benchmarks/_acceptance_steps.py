@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -26,12 +27,18 @@ _LONGEST_S, _SHORTEST_S = 150.0, 2.0
 
 @dataclass(frozen=True)
 class Step:
-    """One command that prints a JSON document; ``needs`` are files that earlier steps make."""
+    """One command that prints a JSON document.
+
+    Attributes:
+        needs: files that earlier steps make.
+        modules: what has to be importable.
+    """
 
     name: str
     command: tuple[str, ...]
     needs: tuple[Path, ...] = ()
     about: dict[str, str] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def execute(step: Step, budget: Budget) -> Outcome:
     absent = [path.name for path in step.needs if not path.exists()]
     if absent:
         return _skipped(step, 0.0, f"an earlier step did not make {', '.join(absent)}")
+    if lacking := [name for name in step.modules if importlib.util.find_spec(name) is None]:
+        return Outcome(step.name, MISSING, 0.0, step.about, reason=f"{', '.join(lacking)} is not installed")
     start, allowed = monotonic(), min(budget.left, _LONGEST_S)
     code, output, errors = _run(step.command, allowed)
     seconds = monotonic() - start

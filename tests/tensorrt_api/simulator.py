@@ -106,12 +106,22 @@ class Logger(Overridable):
 
 
 class Strict:
-    """Has the public names of its real class and no others; read-only properties cannot be set."""
+    """Has the public names of its real class and no others, called as that is; read-only properties cannot be set."""
 
     def __getattribute__(self, name):
         if not name.startswith("_") and name not in type(self)._members:
             raise AttributeError(f"{type(self).__name__} of {type(self)._api} has no {name}")
-        return super().__getattribute__(name)
+        value = super().__getattribute__(name)
+        return value if name.startswith("_") or not callable(value) else type(self)._checked(name, value)
+
+    @classmethod
+    def _checked(cls, name, method):
+        def call(*args, **kwargs):
+            if cls._api.is_method(cls.real, name) and not cls._api.takes(cls.real, name, len(args), tuple(kwargs)):
+                raise TypeError(f"{name}(): incompatible function arguments in {cls._api}")  # pybind11's words
+            return method(*args, **kwargs)
+
+        return call
 
     def __setattr__(self, name, value):
         if not name.startswith("_") and type(self)._members.get(name) != "rw":

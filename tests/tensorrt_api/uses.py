@@ -1,24 +1,59 @@
-"""Which members of TensorRT's classes a source file uses, found by following types through its syntax tree.
+"""How a source file uses TensorRT's classes, found by following types through its syntax tree.
 
-Types start at parameters, results and attributes annotated with a name of ``deploy/engine/api.py`` and at
-``flavour.module``; they go on through assignments, comprehensions, constructors and what methods return. What cannot be
-followed is not checked, so the test also asserts that every class is reached.
+Types start at parameters, results and attributes annotated with a name of ``deploy/engine/api.py``, at
+``flavour.module`` and at an import of TensorRT; they go on through assignments, comprehensions, constructors and what
+methods return. What cannot be followed is not checked, so what should have been is told, too.
 """
 
 import ast
 from dataclasses import dataclass
 
-MODULE = "module"
+from tensorrt_api.tables import MODULE
+
+PACKAGES = ("tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a call. ``positional`` is None where ``*`` or ``**`` hides how many there are."""
+
+    positional: int | None
+    keywords: tuple = ()
 
 
 @dataclass(frozen=True)
 class Use:
-    """``owner.member`` at ``line``; the owner is a class, an enumeration or ``module``."""
+    """``owner.member`` at ``line``; the owner is a class, an enumeration or ``module``.
+
+    ``how`` is ``read``, ``written``, ``passed`` (to a call, as its argument), ``asked`` (by hasattr or getattr) or a
+    :class:`Call`; a method that a derived class overrides counts as called with what the override takes.
+    """
 
     owner: str
     member: str
-    written: bool
+    how: object
     line: int
+
+    def fits(self, api):
+        """Whether ``api`` has the member and lets it be used so."""
+        if self.how == "asked":
+            return True
+        kind = api.kind(self.owner, self.member)
+        if isinstance(self.how, Call):
+            return self._can_be_called(api)
+        if not api.has(self.owner, self.member):
+            return False
+        if self.how == "written":
+            return kind == "rw"
+        return self.how == "passed" or not api.is_method(self.owner, self.member)
+
+    def _can_be_called(self, api):
+        owner, member = self.owner, self.member
+        if owner == MODULE and member in api.functions:
+            return True  # the tables hold no signatures of functions
+        if owner == MODULE:
+            owner, member = member, "__init__"
+        return self.how.positional is not None and api.takes(owner, member, self.how.positional, self.how.keywords)
 
 
 @dataclass(frozen=True)
@@ -34,6 +69,12 @@ class Follower(ast.NodeVisitor):
     def __init__(self, apis, aliases):
         self.apis, self.aliases = apis, aliases
         self.uses, self.scope, self.attributes, self.functions = set(), {}, {}, {}
+        self.followed, self.calls, self.passed = set(), {}, set()
+
+    def visit_Import(self, node):
+        for name in node.names:
+            if name.name in PACKAGES:
+                self.scope[name.asname or name.name] = Kind("instance", MODULE)
 
     def visit_FunctionDef(self, node):
         if (returned := self.annotated(node.returns)) is not None:
@@ -49,7 +90,7 @@ class Follower(ast.NodeVisitor):
             kind = self.kind(base)
             if kind is not None and kind.what == "class":
                 methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-                self.uses |= {Use(kind.name, m.name, False, m.lineno) for m in methods if not m.name.startswith("_")}
+                self.uses |= {Use(kind.name, m.name, taken(m), m.lineno) for m in methods if m.name[0] != "_"}
         self.generic_visit(node)
 
     def visit_Assign(self, node):
@@ -65,6 +106,10 @@ class Follower(ast.NodeVisitor):
         self.bind(node.target, self.annotated(node.annotation) or (node.value and self.kind(node.value)))
         self.generic_visit(node)
 
+    def visit_NamedExpr(self, node):
+        self.bind(node.target, self.kind(node.value))
+        self.generic_visit(node)
+
     def visit_For(self, node):
         self.bind(node.target, self.element(node.iter))
         self.generic_visit(node)
@@ -76,11 +121,27 @@ class Follower(ast.NodeVisitor):
 
     visit_SetComp = visit_GeneratorExp = visit_DictComp = visit_ListComp
 
+    def visit_Call(self, node):
+        self.calls[node.func] = given(node)
+        self.passed |= {*node.args, *(keyword.value for keyword in node.keywords)}
+        if isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr") and len(node.args) > 1:
+            owner, name = self.kind(node.args[0]), node.args[1]
+            if owner is not None and owner.what in ("instance", "class") and isinstance(name, ast.Constant):
+                self.uses.add(Use(owner.name, name.value, "asked", node.lineno))
+        self.generic_visit(node)
+
     def visit_Attribute(self, node):
         owner = self.kind(node.value)
-        if owner is not None and owner.what in ("instance", "class") and not node.attr.startswith("__"):
-            self.uses.add(Use(owner.name, node.attr, isinstance(node.ctx, ast.Store), node.lineno))
+        if owner is not None and owner.what in ("instance", "class"):
+            self.followed.add(node)
+            if not node.attr.startswith("__"):
+                self.uses.add(Use(owner.name, node.attr, self.how(node), node.lineno))
         self.generic_visit(node)
+
+    def how(self, node):
+        if node in self.calls:
+            return self.calls[node]
+        return "passed" if node in self.passed else "written" if isinstance(node.ctx, ast.Store) else "read"
 
     def bind(self, target, kind):
         if isinstance(target, ast.Name):
@@ -89,6 +150,8 @@ class Follower(ast.NodeVisitor):
             self.attributes[target.attr] = kind
 
     def annotated(self, annotation):
+        if isinstance(annotation, ast.BinOp):  # IRuntimeCache | None
+            return self.annotated(annotation.left)
         if isinstance(annotation, ast.Name) and annotation.id in self.aliases:
             return Kind("instance", MODULE if annotation.id == "TensorRt" else annotation.id)
         return None
@@ -119,7 +182,7 @@ class Follower(ast.NodeVisitor):
         return Kind("instance", returned.pop()) if len(returned) == 1 else None
 
     def attribute(self, node):
-        if node.attr == "module":
+        if node.attr == "module" and "flavour" in ast.unparse(node.value):
             return Kind("instance", MODULE)
         owner = self.kind(node.value)
         if owner is None or owner.what != "instance":
@@ -127,9 +190,49 @@ class Follower(ast.NodeVisitor):
         return Kind("class", node.attr) if owner.name == MODULE else Kind("method", owner.name, node.attr)
 
 
-def uses(source, apis, aliases):
-    """Every use in one file. Two walks: a name may be used above the line that gives its type."""
-    follower, tree = Follower(apis, aliases), ast.parse(source)
-    follower.visit(tree)
-    follower.visit(tree)
-    return follower.uses
+def taken(function):
+    """What an overriding method is called with, if it is to be called at all."""
+    return Call(len(function.args.posonlyargs) + len(function.args.args) - 1)
+
+
+def given(call):
+    """The arguments that a call spells out."""
+    hidden = any(isinstance(argument, ast.Starred) for argument in call.args)
+    names = tuple(keyword.arg for keyword in call.keywords)
+    return Call(None if hidden or None in names else len(call.args), names)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One file. ``missed`` are (name, line) of attributes named like a member of TensorRT's that were not followed."""
+
+    uses: set
+    missed: set
+
+
+def follow(sources, apis, aliases):
+    """File name → :class:`Followed`, of file name → source. What an attribute is in one file it is in the others."""
+    shared = {}
+    for source in sources.values():
+        shared |= followed(source, apis, aliases, {}).attributes
+    found = {name: followed(source, apis, aliases, shared) for name, source in sources.items()}
+    return {name: Followed(follower.uses, missed(follower, apis)) for name, follower in found.items()}
+
+
+def followed(source, apis, aliases, attributes):
+    follower = Follower(apis, aliases)
+    follower.attributes |= attributes
+    follower.tree = ast.parse(source)
+    for _ in range(2):  # a name may be used above the line that gives its type
+        follower.uses.clear()
+        follower.visit(follower.tree)
+    return follower
+
+
+def missed(follower, apis):
+    """Only members with an underscore in their names count: others are everybody's words."""
+    names = {
+        member for api in apis for members in api.classes.values() for member in members if "_" in member.strip("_")
+    }
+    attributes = {node for node in ast.walk(follower.tree) if isinstance(node, ast.Attribute) and node.attr in names}
+    return {(node.attr, node.lineno) for node in attributes - follower.followed}
