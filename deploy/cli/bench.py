@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.cli.console import Console
+from deploy.cli.rebuild import add_rebuild, rebuild_engines
 from deploy.cli.timings import print_timings
 from deploy.errors import InputError
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clients, each of which sends its next query when the last one is answered (default 1)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where graphs run")
+    add_rebuild(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator (default: all cores)")
     parser.add_argument("--data", type=Path, metavar="DIR|FILE.npz", help="real inputs (default: made-up ones)")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg|FILE.html", help="draw latencies and throughput")
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     settings = _settings(args)
     _check_outputs(args)
+    rebuild_engines(args, args.files, console)
     from deploy.workflows.bench import BenchRequest, bench
 
     request = BenchRequest(

@@ -127,7 +127,7 @@ def _series(
 def _open(
     path: Path, request: BenchRequest, counters: GpuCounters | None, opened: contextlib.ExitStack, warn: Warn
 ) -> BenchSubject:
-    subject = open_bench_subject(path, request.device, request.threads, counters, warn)
+    subject = open_bench_subject(path, request.device, request.threads, request.settings.concurrency, counters, warn)
     opened.callback(subject.runner.close)
     return subject
 

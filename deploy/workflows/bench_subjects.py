@@ -121,9 +121,9 @@ class BenchSubject:
 
 
 def open_bench_subject(
-    path: Path, device: str, threads: int | None, counters: GpuCounters | None, warn: Warn
+    path: Path, device: str, threads: int | None, clients: int, counters: GpuCounters | None, warn: Warn
 ) -> BenchSubject:
-    """Open a file to be timed.
+    """Open a file to be timed by ``clients`` at once.
 
     An FP16 or INT8 graph on a CPU is its twin, whose time foretells nothing: such figures get copied without what is
     said beside them. So the twin is timed only where the CPU was asked for by name, and warned of.
@@ -133,7 +133,7 @@ def open_bench_subject(
         MachineError: the file needs a GPU, which is not here.
     """
     before = memory_used(counters)
-    runner = open_runner(path, device=device, threads=threads)
+    runner = open_runner(path, device=device, threads=threads, requests=max(2, clients))
     if runner.execution.startswith("simulated"):
         _check_simulated(path, runner, device, warn)
     grown = _difference(before, memory_used(counters))
