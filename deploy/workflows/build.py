@@ -36,7 +36,7 @@ from deploy.workflows.quantize import Quantized
 from deploy.workflows.refused import MOST_ROUNDS, as_given, without_refused
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
 from deploy.workflows.source import Source, load_source
-from deploy.workflows.staging import stage, stage_graph
+from deploy.workflows.staging import outdated_engines, stage, stage_graph
 
 DEFAULT_BATCH = ShapeProfile(1, 8, 32)
 DEFAULT_IMAGES = 512
@@ -142,6 +142,8 @@ class _Job:
                 info = replace(info, inspection=inspection.to_dict(), device_memory=evidence.device_memory)
                 manifest = manifest.evolve(engine=info, parity=evidence.parity)
                 stage(staged, plan_manifest_path(self._plan), manifest.to_json(indent=2).encode())
+        for engine in [] if built else outdated_engines(self._onnx, self._request.precision):
+            self._report.warn(f"{engine} was built from an earlier {self._onnx.name}: build it again")
         return BuildReport(
             onnx=self._onnx,
             plan=self._plan if built else None,

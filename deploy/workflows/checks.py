@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from deploy.artifacts import check_writable
@@ -28,10 +29,26 @@ def check_options(request: BuildRequest, flavour: Flavour | None) -> None:
     if flavour is None:
         if suffix not in (None, ".onnx"):
             raise InputError("--backend none makes a graph", got=request.file, expected="-o FILE.onnx")
+        _check_no_builder(request)
         return
     if suffix == ".onnx":
         raise InputError(f"an engine is not an .onnx file: {request.file}", expected="-o FILE.plan")
     check_supported(flavour, request.options)
+
+
+def _check_no_builder(request: BuildRequest) -> None:
+    """Without a builder nobody reads what it is told, nor says what --log would hold."""
+    given = ["--log"] if request.log is not None else []
+    for option in fields(request.options):
+        if getattr(request.options, option.name) != option.default:
+            given.append(_flag(option.name))
+    if given:
+        raise InputError(f"{given[0]} is about the builder", got="--backend none", fix="Leave one of them out.")
+
+
+def _flag(option: str) -> str:
+    """``workspace_gib`` → ``--workspace``."""
+    return "--" + option.removesuffix("_gib").replace("_", "-")
 
 
 def _check_int8_alone(request: BuildRequest) -> None:

@@ -68,7 +68,11 @@ class Maker:
     def _recipe(self) -> Recipe:
         """A calibration cache of TensorRT's speaks of the FP32 graph as it is: nothing is equalized beside one."""
         recipe = self.request.recipe or Recipe()
-        if self.request.calibration_cache is None or not recipe.equalizes:
+        if self.request.calibration_cache is None:
+            return recipe
+        if self.request.cache_to_write is not None and recipe.corrects:
+            self.report.note("the calibration cache holds ranges: the corrected weights are in the ONNX file alone")
+        if not recipe.equalizes:
             return recipe
         self.report.note(f"leaving out {EQUALIZATION}: a calibration cache is about the graph as it was exported")
         return recipe.without(EQUALIZATION)

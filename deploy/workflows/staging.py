@@ -9,9 +9,26 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from deploy.artifacts import replacing, replacing_all
+from deploy.artifacts import ArtifactNames, replacing, replacing_all
+from deploy.errors import InputError
 from deploy.graph import files
-from deploy.manifest import Manifest
+from deploy.manifest import Manifest, read_plan_manifest
+from deploy.specs import Precision
+
+
+def outdated_engines(onnx: Path, precision: Precision) -> list[Path]:
+    """The engines beside a graph that were built from what it was before."""
+    plans = [ArtifactNames.of(onnx).plan(precision, rtx=rtx) for rtx in (False, True)]
+    return [plan for plan in plans if plan.is_file() and _built_from(plan) == onnx.name]
+
+
+def _built_from(plan: Path) -> str | None:
+    """The graph that its manifest names, if it can be read."""
+    try:
+        manifest = read_plan_manifest(plan)
+    except InputError:
+        return None
+    return manifest.engine.onnx_file if manifest is not None and manifest.engine is not None else None
 
 
 def stage(staged: ExitStack, path: Path, data: bytes) -> Path:

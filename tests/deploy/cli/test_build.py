@@ -84,6 +84,15 @@ def test_backend_none_stops_at_the_graph(cli: Cli, here: Path):
     assert Path("literally.onnx").is_file()
 
 
+def test_a_graph_alone_outdates_the_engine_beside_it(cli: Cli, here: Path):
+    half = ("build", "net.onnx", "--precision", "fp16")
+    assert "earlier" not in cli.done(*half, *GRAPH).err
+    cli.done(*half, "--backend", "tensorrt_rtx")
+    assert "net.fp16.rtx.plan was built from an earlier net.fp16.onnx: build it again" in cli.done(*half, *GRAPH).err
+    Path("net.fp16.rtx.plan.json").write_text("damaged")
+    assert "earlier" not in cli.done(*half, *GRAPH).err
+
+
 def test_a_precise_graph_is_built_as_it_is(cli: Cli, here: Path):
     cli.done("build", "net.onnx", *INT8, *DATA, *GRAPH)
     graph, before = Path("net.int8.onnx").read_bytes(), snapshot(here)

@@ -32,6 +32,12 @@ def rtx():
         (["net.onnx", "--batch", "x"], "cannot read the batch profile (got x; expected MIN:OPT:MAX"),
         (["net.onnx", "-o", "out.onnx"], "an engine is not an .onnx file: out.onnx (expected -o FILE.plan)"),
         (["net.onnx", "-o", "out.plan", *GRAPH], "--backend none makes a graph (got out.plan; expected -o FILE.onnx)"),
+        (
+            ["net.onnx", "--log", "log", *GRAPH],
+            "--log is about the builder (got --backend none). Leave one of them out.",
+        ),
+        (["net.onnx", "--workspace", "1", *GRAPH], "--workspace is about the builder (got --backend none)."),
+        (["net.onnx", "--strip-weights", *GRAPH], "--strip-weights is about the builder (got --backend none)."),
         (["net.onnx", "-o", "net.onnx", *GRAPH], "net.onnx is the graph to build from: it will not be overwritten."),
         (["net.onnx", "-o", "missing/x.plan"], "cannot write missing/x.fp16.onnx (got no such file or directory)."),
         (["net.onnx", "--log", "missing/log"], "cannot write missing/log (got no such file or directory)."),
