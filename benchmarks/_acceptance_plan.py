@@ -42,20 +42,19 @@ class Subject:
             yield from self._precision(precision)
 
     def bench(self) -> Iterator[Step]:
-        """How fast each way is, the precision with the most to win first; on a CPU the FP32 graph alone."""
+        """How fast the engines of most to win are, and what others make of the same network."""
         device = "cuda" if self._gpu else "cpu"
-        for precision in self._by_speed() if self._gpu else ():
-            for title, (_, suffix) in self._flavours.items():
-                yield self._bench(title, precision, self._file(precision, suffix), device)
+        yield from self._bench_engines(self._by_speed()[:1])
         if not self._args.graphs:
             yield self._bench_pytorch("PyTorch eager", BENCH_BATCHES)
         precision = self._peers()
         yield self._bench(f"ONNX Runtime {device.upper()}", precision, self._precise(precision), device)
 
-    def compiled(self) -> Iterator[Step]:
-        """torch.compile, which takes a minute for each batch size."""
+    def bench_more(self) -> Iterator[Step]:
+        """The engines of the other precisions, and torch.compile, which takes long for each batch size."""
+        yield from self._bench_engines(self._by_speed()[1:])
         if not self._args.graphs:
-            yield self._bench_pytorch("torch.compile", BENCH_BATCHES[::2], "--compile")
+            yield self._bench_pytorch("torch.compile", BENCH_BATCHES[::2] if self._gpu else ("1",), "--compile")
 
     def soak(self, left: float) -> Iterator[Step]:
         """The fastest engine under load for minutes; without a GPU the twin, for as long. ``left`` are seconds."""
@@ -82,6 +81,11 @@ class Subject:
                 yield self._measure(f"run {title}", precision, plan, "cuda", twin=twin)
         if self._gpu:
             yield self._measure("run ONNX Runtime CUDA", precision, graph, "cuda", twin=twin)
+
+    def _bench_engines(self, precisions: Sequence[str]) -> Iterator[Step]:
+        for precision in precisions if self._gpu else ():
+            for title, (_, suffix) in self._flavours.items():
+                yield self._bench(title, precision, self._file(precision, suffix), "cuda")
 
     def _by_speed(self) -> list[str]:
         return sorted(self._args.precisions, key=["int8", "fp16", "fp32"].index)
@@ -113,7 +117,7 @@ class Subject:
         return self._step(what, precision, self._child("measure", file, *options), file)
 
     def _bench(self, title: str, precision: str, file: Path, device: str) -> Step:
-        command = self._child("bench", file, "--batches", *BENCH_BATCHES, "--device", device)
+        command = self._child("bench", file, "--batches", *BENCH_BATCHES, "--duration-s", "1.5", "--device", device)
         return self._step(f"bench {title}", precision, command, file)
 
     def _bench_pytorch(self, title: str, batches: Sequence[str], *options: str) -> Step:

@@ -85,7 +85,7 @@ def steps(subjects: Sequence[Subject], gpu: bool, budget: Budget) -> Iterator[St
         yield Step("gpu tests", python("-m", "pytest", "-q", "-m", "gpu", GPU_TESTS), modules=("pytest",))
     yield from first.bench()
     yield from first.soak(budget.left)
-    yield from first.compiled()
+    yield from first.bench_more()
     for subject in others:
         yield from subject.parity()
 
