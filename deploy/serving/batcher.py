@@ -89,6 +89,10 @@ class Batcher:
         """Requests that have not started."""
         return sum(map(len, self._queues))
 
+    @property
+    def instances(self) -> int:
+        return len(self._instances)
+
     async def start(self) -> None:
         """Run every instance once, on one row and on a full batch, then accept requests."""
         await asyncio.gather(*(self._warm_up(instance) for instance in self._instances))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.errors import MachineError
+from deploy.errors import InputError, MachineError
 
 
 class QueueFull(MachineError):
@@ -21,3 +21,15 @@ class TimedOut(MachineError):
 
 class Unavailable(MachineError):
     """The model is not ready, or stops."""
+
+
+class UnknownModel(InputError):
+    """No such model, or no such version of it."""
+
+
+class TooLarge(InputError):
+    """A body beyond the server's limit."""
+
+
+class Unsupported(InputError):
+    """An extension of the protocol that this server does not have."""
