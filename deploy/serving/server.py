@@ -71,7 +71,7 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, named as TCP's: asyncio sets TCP_NODELAY on no other, and replies then wait 40 ms for ACKs."""
+    """A socket named as TCP's: asyncio sets TCP_NODELAY on no other, and replies would wait 40 ms for ACKs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
