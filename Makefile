@@ -26,7 +26,7 @@ setup: $(READY)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(BASE_PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,rtx,export,test,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,rtx,export,serve,test,dev]'
 	touch $@
 
 test: $(READY)

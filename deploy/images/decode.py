@@ -42,7 +42,7 @@ _UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 }
 
 
-def decode(source: Path | bytes) -> RgbImage:
+def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """The image as uint8 ``[height, width, 3]`` RGB, turned upright as its EXIF orientation says. The caller owns it.
 
     Equal to ``ImageOps.exif_transpose(Image.open(source)).convert("RGB")``, what training with torchvision sees. So
@@ -51,12 +51,12 @@ def decode(source: Path | bytes) -> RgbImage:
 
     Raises:
         InputError: the file is missing, a folder, empty, damaged, of an unknown format (JPEG, PNG, WebP, BMP, GIF, TIFF
-            and PPM are read), or of more than :data:`MAX_PIXELS` pixels.
+            and PPM are read), or of more than ``max_pixels`` pixels.
     """
     name = str(source) if isinstance(source, Path) else "the image"
     try:
         with pillow_quiet(), _open(source) as stream:
-            return _decode_stream(stream)
+            return _decode_stream(stream, max_pixels)
     except InputError as error:
         raise InputError(f"{name} {error.what}", got=error.got, expected=error.expected) from error.__cause__
     # Broken files make Pillow raise almost anything: SyntaxError, struct.error, KeyError, EOFError, ...
@@ -64,17 +64,17 @@ def decode(source: Path | bytes) -> RgbImage:
         raise InputError(f"cannot read {name}", got=_reason(error)) from error
 
 
-def check_pixels(width: int, height: int) -> None:
-    """Raise :class:`InputError` for an image of more than :data:`MAX_PIXELS` pixels."""
-    if width * height > MAX_PIXELS:
-        raise InputError("is too large", got=f"{width}x{height} pixels", expected=f"at most {MAX_PIXELS:,} pixels")
+def check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Raise :class:`InputError` for an image of more than ``most`` pixels."""
+    if width * height > most:
+        raise InputError("is too large", got=f"{width}x{height} pixels", expected=f"at most {most:,} pixels")
 
 
 def _open(source: Path | bytes) -> IO[bytes]:
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
-def _decode_stream(stream: IO[bytes]) -> RgbImage:
+def _decode_stream(stream: IO[bytes], max_pixels: int) -> RgbImage:
     import PIL.Image
 
     try:
@@ -83,7 +83,7 @@ def _decode_stream(stream: IO[bytes]) -> RgbImage:
         empty = stream.seek(0, io.SEEK_END) == 0
         got = "an empty file" if empty else "no image format known here"
         raise InputError("is not an image", got=got, expected="JPEG, PNG, WebP, BMP, GIF, TIFF or PPM") from error
-    check_pixels(*image.size)
+    check_pixels(*image.size, max_pixels)
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         # simplejpeg refuses whatever libjpeg has a remark on; Pillow judges such files.
         with contextlib.suppress(ValueError):

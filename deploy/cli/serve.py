@@ -1,0 +1,96 @@
+"""Serve graphs and engines over the Open Inference Protocol (KServe v2), as Triton's clients expect it.
+
+python -m deploy serve models/
+python -m deploy serve mobilenet_v3_small.onnx --max-batch 16 --max-delay-ms 2
+curl -F image=@cat.jpg http://127.0.0.1:8000/v2/models/mobilenet_v3_small/classify
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.cli.console import Console
+from deploy.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from deploy.runtime.base import Runner
+
+_SUFFIXES = (".onnx", ".plan")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="FILE|DIR", type=Path, help=".onnx and .plan files, or folders")
+    parser.add_argument("--http-port", type=int, default=8000, metavar="P", help="port (default 8000; 0: a free one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument("--api-key", metavar="KEY", help="clients must send it; default: $DEPLOY_API_KEY, if set")
+    parser.add_argument("--max-batch", type=int, default=8, metavar="N", help="rows in one run (default 8)")
+    parser.add_argument(
+        "--max-delay-ms", type=float, default=0.0, metavar="MS", help="wait for a fuller batch (default 0)"
+    )
+    parser.add_argument("--queue", type=int, default=256, metavar="N", help="requests that may wait (default 256)")
+    parser.add_argument("--instances", type=int, default=1, metavar="N", help="of each model (default 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an instance (default: all cores)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
+    parser.add_argument(
+        "--drain-seconds", type=float, default=30.0, metavar="S", help="limit for the last answers (default 30)"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from deploy.serving.batcher import BatchSettings
+    from deploy.serving.http import application
+    from deploy.serving.repository import Repository
+    from deploy.serving.server import serve
+
+    _check(args)
+    files = _find(args.models)
+    settings = BatchSettings(args.max_batch, args.max_delay_ms / 1000, args.queue)
+    openers = {name: partial(_open, file, args) for name, file in files.items()}
+    repository = Repository(openers, settings, args.drain_seconds)
+    app = application(repository, key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None)
+
+    def ready(port: int) -> None:
+        address = f"http://{args.host}:{port}"
+        if console.as_json:
+            console.document({"models": list(files), "address": address})
+        console.text(f"serving {', '.join(files)} on {address}")
+
+    if not serve(app, repository, host=args.host, port=args.http_port, limit=args.drain_seconds, ready=ready):
+        raise CheckFailed("some requests were not answered", expected=f"all within {args.drain_seconds:g} s")
+    console.text("drained")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("instances", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is a count", got=value, expected="1 or more")
+    if not 0 <= args.http_port < 1 << 16:
+        raise InputError("--http-port is no port", got=args.http_port, expected="0 to 65535")
+
+
+def _find(given: list[Path]) -> dict[str, Path]:
+    """Model name (the file's stem) → file."""
+    files: dict[str, Path] = {}
+    for path in given:
+        if not path.exists():
+            raise InputError(f"no such file: {path}", expected=" or ".join(_SUFFIXES))
+        inside = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path} holds no model", expected=" or ".join(_SUFFIXES))
+        for file in inside:
+            if file.stem in files:
+                raise InputError(f"two models are named '{file.stem}'", got=f"{files[file.stem]}, {file}")
+            files[file.stem] = file
+    return files
+
+
+def _open(file: Path, args: argparse.Namespace) -> list[Runner]:
+    from deploy.runtime.open import open_runner
+
+    return [open_runner(file, device=args.device, threads=args.threads) for _ in range(args.instances)]

@@ -1,0 +1,1 @@
+"""Serving: dynamic batching behind the Open Inference Protocol."""

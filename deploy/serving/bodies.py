@@ -1,0 +1,80 @@
+"""Bodies of requests, bounded in size and time, and compressed bodies both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from deploy.errors import InputError
+from deploy.serving.errors import TooLarge, Unsupported
+
+# zlib's window bits: gzip's header, zlib's header (HTTP's "deflate").
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class SlowBody(InputError):
+    """The body did not come in time."""
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The body, decompressed.
+
+    Raises:
+        TooLarge: it has more than ``limit`` bytes, compressed or not.
+        SlowBody: it did not come within ``seconds``.
+        Unsupported: a Content-Encoding other than gzip and deflate.
+        InputError: it cannot be decompressed, or the client went away.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in (*_WINDOWS, "identity", ""):
+        raise Unsupported("the Content-Encoding is not supported", got=encoding, expected="gzip or deflate")
+    try:
+        raw = await asyncio.wait_for(_collect(request, limit), seconds)
+    except asyncio.TimeoutError as error:
+        raise SlowBody("the body did not come in time", expected=f"within {seconds:g} s") from error
+    except ClientDisconnect as error:
+        raise InputError("the client went away") from error
+    return _decompress(raw, _WINDOWS[encoding], limit) if encoding in _WINDOWS else raw
+
+
+async def _collect(request: Request, limit: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decompress(raw: bytes, window: int, limit: int) -> bytes:
+    stream = zlib.decompressobj(window)
+    try:
+        plain = stream.decompress(raw, limit + 1)
+    except zlib.error as error:
+        raise InputError("the body cannot be decompressed", got=str(error)) from error
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not stream.eof or stream.unused_data:
+        raise InputError("the compressed body is cut off, or has something behind it")
+    return plain
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge("the body is too large", expected=f"at most {limit} bytes")
+
+
+def compressed(body: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
+    """``body`` and the headers that say how it is compressed.
+
+    Only where the client names one of gzip and deflate and nothing else: HTTP libraries name several unasked, and some
+    of the protocol's clients that do so cannot read the reply.
+    """
+    if accepted == "gzip":
+        return gzip.compress(body, compresslevel=1), {"Content-Encoding": "gzip"}
+    if accepted == "deflate":
+        return zlib.compress(body, level=1), {"Content-Encoding": "deflate"}
+    return body, {}

@@ -1,0 +1,35 @@
+"""Why a request was not answered. The words are Triton's, which its clients match."""
+
+from __future__ import annotations
+
+from deploy.errors import InputError, MachineError
+
+
+class QueueFull(MachineError):
+    """As many requests wait as may."""
+
+    def __init__(self) -> None:
+        super().__init__("Exceeds maximum queue size")
+
+
+class TimedOut(MachineError):
+    """The request was still waiting at its deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("Request timeout expired")
+
+
+class Unavailable(MachineError):
+    """The model is not ready, or stops."""
+
+
+class UnknownModel(InputError):
+    """No such model, or no such version of it."""
+
+
+class TooLarge(InputError):
+    """A body beyond the server's limit."""
+
+
+class Unsupported(InputError):
+    """An extension of the protocol that this server does not have."""

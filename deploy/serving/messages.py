@@ -1,0 +1,152 @@
+"""Infer requests and replies: bodies ↔ what the batcher takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from deploy.errors import InputError
+from deploy.runtime.base import Array
+from deploy.serving.errors import Unsupported
+from deploy.serving.tensors import (
+    classes,
+    describe,
+    from_bytes,
+    json_data,
+    parameters_of,
+    read_inputs,
+    to_bytes,
+)
+from deploy.specs import TensorSpec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One output as a request wants it; ``classes`` above 0 is the classification extension."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request, read but not checked against the model. ``outputs`` None asks for all; ``timeout`` is in seconds."""
+
+    feeds: dict[str, Array]
+    id: str | None = None
+    outputs: tuple[Asked, ...] | None = None
+    binary: bool = False
+    priority: int = 0
+    timeout: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_request(body: bytes, header_length: str | None, inputs: Sequence[TensorSpec]) -> InferRequest:
+    """A request's body; ``header_length`` is the header Inference-Header-Content-Length.
+
+    Raises:
+        InputError: it is not what the protocol says.
+        Unsupported: it uses an extension that is not here.
+    """
+    length = len(body) if header_length is None else _length(header_length, len(body))
+    if length == 0 and header_length is not None:
+        return InferRequest({inputs[0].name: _raw(body, inputs)}, binary=True)
+    try:
+        fields = orjson.loads(body[:length])
+    except orjson.JSONDecodeError as error:
+        raise InputError("the request is not JSON", got=str(error)) from error
+    if not isinstance(fields, dict):
+        raise InputError("the request is not a JSON object")
+    parameters = parameters_of(fields)
+    identifier = fields.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise InputError("the id is a text", got=type(identifier).__name__)
+    binary = _flag(parameters, "binary_data_output")
+    return InferRequest(
+        read_inputs(fields.get("inputs"), memoryview(body)[length:]),
+        identifier,
+        _asked(fields.get("outputs"), binary),
+        binary,
+        _count(parameters, "priority"),
+        _count(parameters, "timeout") / 1e6 or None,
+        parameters,
+    )
+
+
+def _length(text: str, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) > most:
+        raise InputError("the Inference-Header-Content-Length is not in the body", got=text, expected=f"0 to {most}")
+    return int(text)
+
+
+def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
+    """A body that is the one input itself; one row where the batch is dynamic."""
+    spec = inputs[0]
+    shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
+    if len(inputs) != 1 or any(isinstance(dim, str) for dim in shape):
+        raise InputError("a raw body needs a model with one input of one size", got=", ".join(map(str, inputs)))
+    return from_bytes(spec.name, body, spec.dtype, [int(dim) for dim in shape])
+
+
+def _asked(outputs: object, binary: bool) -> tuple[Asked, ...] | None:
+    if outputs is None or outputs == []:
+        return None
+    if not isinstance(outputs, list):
+        raise InputError("outputs are a list")
+    asked = []
+    for output in outputs:
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise InputError("an output is an object with a name")
+        parameters = parameters_of(output)
+        if "shared_memory_region" in parameters:
+            raise Unsupported("shared memory is not supported")
+        asked.append(
+            Asked(output["name"], _flag(parameters, "binary_data", binary), _count(parameters, "classification"))
+        )
+    return tuple(asked)
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is true or false", got=type(value).__name__)
+    return value
+
+
+def _count(parameters: Mapping[str, Any], name: str) -> int:
+    value = parameters.get(name, 0)
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise InputError(f"{name} is a count", got=repr(value)[:40])
+    return value
+
+
+def asked_of(request: InferRequest, outputs: Sequence[TensorSpec]) -> tuple[Asked, ...]:
+    """The outputs that the reply holds. Raises :class:`InputError` for one that the model has not."""
+    names = [spec.name for spec in outputs]
+    asked = request.outputs or tuple(Asked(name, request.binary) for name in names)
+    unknown = [one.name for one in asked if one.name not in names]
+    if unknown or len({one.name for one in asked}) != len(asked):
+        raise InputError("the model has no such output, or it is asked for twice", got=unknown, expected=names)
+    return asked
+
+
+def write_reply(
+    head: Mapping[str, Any], outputs: Mapping[str, Array], asked: Sequence[Asked], labels: Sequence[str] | None
+) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where binary tensors follow."""
+    described, tail = [], []
+    for one in asked:
+        array = classes(outputs[one.name], one.classes, labels) if one.classes else outputs[one.name]
+        fields = describe(one.name, array)
+        if one.binary:
+            tail.append(to_bytes(array))
+            fields["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            fields["data"] = json_data(array)
+        described.append(fields)
+    text = orjson.dumps({**head, "outputs": described}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join([text, *tail]), len(text) if tail else None

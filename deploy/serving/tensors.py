@@ -1,0 +1,188 @@
+"""The Open Inference Protocol's tensors ↔ arrays, in JSON and in the binary tensor extension.
+
+Source: the KServe v2 REST protocol and Triton's extensions "binary tensor data" and "classification".
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deploy.errors import InputError
+from deploy.runtime.base import Array
+from deploy.serving.errors import Unsupported
+from deploy.specs import Dim
+
+# The protocol's names of types → numpy's. BYTES are arrays of Python's bytes.
+DTYPES = {
+    "BOOL": "bool",
+    **{f"{sign}INT{bits}": f"{sign.lower()}int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "BYTES": "object",
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LENGTH = struct.Struct("<I")
+
+
+def shape_of(dims: Sequence[Dim]) -> list[int]:
+    """A shape as the protocol says it: -1 for what is dynamic."""
+    return [dim if isinstance(dim, int) else -1 for dim in dims]
+
+
+def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
+    """The tensors of a request; ``binary`` is what follows its JSON.
+
+    Raises:
+        InputError: a field is missing or of the wrong kind, or data does not fill its shape.
+        Unsupported: shared memory.
+    """
+    if not isinstance(inputs, list) or not inputs:
+        raise InputError("the request has no inputs")
+    feeds: dict[str, Array] = {}
+    offset = 0
+    for tensor in inputs:
+        name, dtype, shape, parameters = _head(tensor)
+        if name in feeds:
+            raise InputError(f"input '{name}' is there twice")
+        size = parameters.get("binary_data_size")
+        if size is None:
+            feeds[name] = _from_json(name, tensor.get("data"), dtype, shape)
+            continue
+        if type(size) is not int or not 0 <= size <= len(binary) - offset:
+            raise InputError(f"the binary_data_size of input '{name}' is not in the body", got=size)
+        feeds[name] = from_bytes(name, binary[offset : offset + size], dtype, shape)
+        offset += size
+    if offset != len(binary):
+        raise InputError("the body has more bytes than its inputs", got=len(binary), expected=offset)
+    return feeds
+
+
+def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
+    fields: dict[str, Any] = tensor if isinstance(tensor, dict) else {}
+    name, datatype, shape = (fields.get(key) for key in ("name", "datatype", "shape"))
+    parameters = fields.get("parameters") or {}
+    if not isinstance(name, str) or not isinstance(parameters, dict):
+        raise InputError("an input is an object with a name, a datatype, a shape and data")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
+    if not isinstance(shape, list) or any(type(dim) is not int or dim < 0 for dim in shape):
+        raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
+    if "shared_memory_region" in parameters:
+        raise Unsupported("shared memory is not supported")
+    return name, DTYPES[datatype], shape, parameters
+
+
+def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
+    if dtype == "object":
+        values = _texts(name, data)
+        return _shaped(name, values, shape)
+    try:
+        values = np.asarray(data)
+    except ValueError as error:
+        raise InputError(f"the data of input '{name}' are not numbers in one shape") from error
+    allowed = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[np.dtype(dtype).kind]
+    if not isinstance(data, list) or (values.size and values.dtype.kind not in allowed):
+        raise InputError(f"the data of input '{name}' are not {NAMES[dtype]}")
+    if values.size and np.dtype(dtype).kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(values.min()) < limits.min or int(values.max()) > limits.max:
+            raise InputError(f"the data of input '{name}' do not fit {NAMES[dtype]}")
+    with np.errstate(over="ignore"):
+        return _shaped(name, values.astype(dtype), shape)
+
+
+def _texts(name: str, data: object) -> Array:
+    flat: list[bytes] = []
+    pending = [data]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending.extend(reversed(item))
+        elif isinstance(item, str):
+            flat.append(item.encode())
+        else:
+            raise InputError(f"the data of input '{name}' are not texts")
+    return _objects(flat)
+
+
+def _objects(items: Sequence[bytes]) -> Array:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def _shaped(name: str, values: Array, shape: list[int]) -> Array:
+    if values.size != math.prod(shape):
+        raise InputError(
+            f"the data of input '{name}' do not fill its shape", got=f"{values.size} elements", expected=shape
+        )
+    return values.reshape(shape)
+
+
+def from_bytes(name: str, raw: bytes | memoryview, dtype: str, shape: list[int]) -> Array:
+    """Little-endian elements in row-major order; each of BYTES has its length in front (u32)."""
+    if dtype == "object":
+        return _shaped(name, _objects(_elements(name, raw)), shape)
+    kind = np.dtype(dtype).newbyteorder("<")
+    if len(raw) != math.prod(shape) * kind.itemsize:
+        expected = f"{math.prod(shape) * kind.itemsize} for {NAMES[dtype]}{shape}"
+        raise InputError(f"input '{name}' has another number of bytes", got=len(raw), expected=expected)
+    return np.frombuffer(raw, kind).reshape(shape)
+
+
+def _elements(name: str, raw: bytes | memoryview) -> list[bytes]:
+    items, offset = [], 0
+    while offset < len(raw):
+        if len(raw) - offset < _LENGTH.size:
+            raise InputError(f"input '{name}' ends within a length")
+        (length,) = _LENGTH.unpack_from(raw, offset)
+        offset += _LENGTH.size
+        if length > len(raw) - offset:
+            raise InputError(f"input '{name}' ends within an element")
+        items.append(bytes(raw[offset : offset + length]))
+        offset += length
+    return items
+
+
+def to_bytes(array: Array) -> bytes:
+    """What :func:`from_bytes` reads."""
+    if array.dtype == object:
+        return b"".join(_LENGTH.pack(len(item)) + item for item in array.reshape(-1))
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
+    """The classification extension: each row's ``count`` largest as ``value:index`` or ``value:index:label``."""
+    rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    named = labels if labels is not None and len(labels) == rows.shape[1] else None
+    texts = [
+        f"{row[index]:f}:{index}" + (f":{named[index]}" if named else "")
+        for row, best in zip(rows, order)
+        for index in best
+    ]
+    return _objects([text.encode() for text in texts]).reshape(order.shape)
+
+
+def describe(name: str, array: Array) -> dict[str, Any]:
+    """A tensor of a reply without its data."""
+    return {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+
+
+def json_data(array: Array) -> Array | list[str]:
+    """A tensor's data for orjson: flat, in row-major order."""
+    if array.dtype == object:
+        return [item.decode(errors="replace") for item in array.reshape(-1)]
+    return np.ascontiguousarray(array.reshape(-1))
+
+
+def parameters_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``parameters`` of a request or an output."""
+    parameters = fields.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InputError("parameters are an object", got=type(parameters).__name__)
+    return parameters

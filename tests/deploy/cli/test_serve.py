@@ -1,0 +1,84 @@
+"""``deploy serve`` as a process: a folder is served, SIGTERM drains, mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from commands import REPOSITORY, environment
+from graphs import old_graph
+
+from deploy.cli.main import main
+from deploy.runtime.open import open_runner
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("one", "two"):
+        onnx.save(old_graph(17), tmp_path / f"{name}.onnx")
+    return tmp_path
+
+
+def test_a_folder_is_served_and_sigterm_drains(folder):
+    command = [sys.executable, "-m", "deploy", "serve", str(folder), "--http-port", "0", "--threads", "1"]
+    env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            line = server.stdout.readline()
+            assert line.startswith("serving one, two on http://127.0.0.1:"), server.stderr.read()
+            address = line.split()[-1]
+            assert httpx.get(f"{address}/v2/health/ready").status_code == 200
+            metadata = httpx.get(f"{address}/v2/models/one").json()
+            (tensor,) = metadata["inputs"]
+            rows = np.random.default_rng(0).random((2, 3, 16, 16), np.float32)
+            given = {**tensor, "shape": list(rows.shape), "data": rows.reshape(-1).tolist()}
+            reply = httpx.post(f"{address}/v2/models/one/infer", content=json.dumps({"inputs": [given]}), timeout=60)
+            (output,) = reply.json()["outputs"]
+            with open_runner(folder / "one.onnx", threads=1) as runner:
+                (expected,) = runner.infer({tensor["name"]: rows}).values()
+            np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5)
+            server.send_signal(signal.SIGTERM)
+            out, err = server.communicate(timeout=60)
+        finally:
+            if server.poll() is None:
+                os.kill(server.pid, signal.SIGKILL)
+    assert (server.returncode, out, err) == (0, "drained\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}/missing.onnx"], "no such file"),
+        (["{folder}", "{folder}/one.onnx"], "two models are named 'one'"),
+        (["{empty}"], "holds no model"),
+        (["{folder}", "--instances", "0"], "--instances is a count"),
+        (["{folder}", "--http-port", "70000"], "--http-port is no port"),
+        (["{folder}", "--max-batch", "0"], "are counts"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, tmp_path_factory, arguments, message, capsys):
+    empty = tmp_path_factory.mktemp("empty")
+    (empty / "notes.txt").touch()
+    given = [argument.format(folder=folder, empty=empty) for argument in arguments]
+    assert main(["serve", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_graph_stops_the_start_with_its_reason(tmp_path, capsys):
+    (tmp_path / "bad.onnx").write_bytes(b"not a graph")
+    assert main(["serve", str(tmp_path), "--http-port", "0"]) == 2
+    assert "ONNX Runtime cannot load" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_said(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", str(folder), "--http-port", str(taken.getsockname()[1])]) == 3
+    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err

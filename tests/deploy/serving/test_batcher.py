@@ -1,0 +1,388 @@
+"""The batcher on fake networks. No test waits for a clock: threads are held by events, time is advanced by hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving_fakes import Echo, advance, run_still, settle, tagged
+
+from deploy.errors import CheckFailed, InputError
+from deploy.serving.batcher import Batcher, BatchSettings
+from deploy.serving.errors import QueueFull, TimedOut, Unavailable
+
+
+async def started(*runners: Echo, **options: float) -> Batcher:
+    batcher = Batcher(runners, BatchSettings(**options))
+    await batcher.start()
+    return batcher
+
+
+def ask(batcher: Batcher, *tags: float, width: int = 2, **options: float) -> asyncio.Task:
+    return asyncio.create_task(batcher.infer(tagged(*tags, width=width), **options))
+
+
+async def answered(task: asyncio.Task, *tags: float) -> None:
+    outputs = await task
+    assert outputs["y"][:, 0].tolist() == [2 * tag for tag in tags]
+
+
+async def held(batcher: Batcher, runner: Echo, tag: float = 99) -> asyncio.Task:
+    """A request that occupies the one instance until ``runner.gate`` is set."""
+    runner.gate.clear()
+    task = ask(batcher, tag)
+    await settle()
+    await asyncio.to_thread(runner.entered.acquire)
+    return task
+
+
+def test_what_queued_while_busy_runs_together_at_delay_zero():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=4)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3, 4, 5)]
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, *(answered(task, tag) for task, tag in zip(tasks, (1, 2, 3, 4, 5))))
+        assert echo.batches == [[99], [1, 2, 3, 4], [5]]
+
+    run_still(check())
+
+
+def test_a_request_is_never_split_and_one_that_overflows_sends_the_batch():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=4)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, 1, 2, 3), ask(batcher, 4, 5), ask(batcher, 6)]
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, answered(tasks[0], 1, 2, 3), answered(tasks[1], 4, 5), answered(tasks[2], 6))
+        assert echo.batches == [[99], [1, 2, 3], [4, 5, 6]]
+
+    run_still(check())
+
+
+def test_only_equal_shapes_share_a_batch():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=8)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, 1), ask(batcher, 2), ask(batcher, 3, width=5), ask(batcher, 4)]
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, *(answered(task, tag) for task, tag in zip(tasks, (1, 2, 3, 4))))
+        assert echo.batches == [[99], [1, 2], [3], [4]]
+
+    run_still(check())
+
+
+def test_more_rows_than_max_batch_or_none_are_refused():
+    async def check():
+        batcher = await started(Echo(), max_batch=2)
+        for tags in ((1, 2, 3), ()):
+            with pytest.raises(InputError, match="batch does not fit"):
+                await batcher.infer(tagged(*tags))
+
+    run_still(check())
+
+
+def test_the_delay_counts_from_the_oldest_request():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=8, max_delay=1.0)
+        one = ask(batcher, 1)
+        await advance(0.75)
+        two = ask(batcher, 2)
+        await settle()
+        assert batcher.waiting == 2
+        await advance(0.25)
+        assert batcher.waiting == 0
+        await asyncio.gather(answered(one, 1), answered(two, 2))
+        assert echo.batches == [[1, 2]]
+
+    run_still(check())
+
+
+def test_a_full_batch_does_not_wait_for_the_delay():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2, max_delay=1.0)
+        await asyncio.gather(answered(ask(batcher, 1), 1), answered(ask(batcher, 2), 2))
+        assert echo.batches == [[1, 2]]
+
+    run_still(check())
+
+
+def test_priorities_go_first_and_keep_their_own_order():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1, priorities=3)
+        first = await held(batcher, echo)
+        asked = [(1, 3), (2, 0), (3, 1), (4, 2), (5, 1)]  # 0 is the middle, 2
+        tasks = [ask(batcher, tag, priority=priority) for tag, priority in asked]
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert echo.batches == [[99], [3], [5], [2], [4], [1]]
+        with pytest.raises(InputError, match="no such priority"):
+            await batcher.infer(tagged(1), priority=4)
+
+    run_still(check())
+
+
+def test_a_timeout_answers_at_the_deadline_while_the_model_is_busy():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo)
+        first = await held(batcher, echo)
+        late, patient = ask(batcher, 1, timeout=0.5), ask(batcher, 2, timeout=5)
+        await settle()
+        await advance(0.5)
+        assert late.done()
+        with pytest.raises(TimedOut, match="Request timeout expired"):
+            await late
+        echo.gate.set()
+        await asyncio.gather(first, answered(patient, 2))
+        assert echo.batches == [[99], [2]]
+
+    run_still(check())
+
+
+def test_a_request_that_runs_is_answered_after_its_deadline():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo)
+        echo.gate.clear()
+        task = ask(batcher, 1, timeout=0.5)
+        await settle()
+        await asyncio.to_thread(echo.entered.acquire)
+        await advance(10)
+        assert not task.done()
+        echo.gate.set()
+        await answered(task, 1)
+
+    run_still(check())
+
+
+def test_a_cancelled_request_never_starts_and_its_place_is_free():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_queue=1)
+        first = await held(batcher, echo)
+        gone = ask(batcher, 1)
+        await settle()
+        with pytest.raises(QueueFull, match="Exceeds maximum queue size"):
+            await batcher.infer(tagged(2))
+        gone.cancel()
+        await settle()
+        assert gone.cancelled()
+        stays = ask(batcher, 3)
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, answered(stays, 3))
+        assert echo.batches == [[99], [3]]
+
+    run_still(check())
+
+
+def test_cancelling_one_that_runs_harms_nobody():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo)
+        gone = await held(batcher, echo)
+        gone.cancel()
+        await settle()
+        echo.gate.set()
+        await answered(ask(batcher, 1), 1)
+
+    run_still(check())
+
+
+def test_two_instances_run_at_once():
+    async def check():
+        pair = Echo(), Echo()
+        batcher = await started(*pair)
+        for echo in pair:
+            echo.gate.clear()
+        tasks = [ask(batcher, 1), ask(batcher, 2)]
+        await settle()
+        await asyncio.gather(*(asyncio.to_thread(echo.entered.acquire) for echo in pair))
+        for echo in pair:
+            echo.gate.set()
+        await asyncio.gather(answered(tasks[0], 1), answered(tasks[1], 2))
+        assert [echo.batches for echo in pair] == [[[1]], [[2]]]
+
+    run_still(check())
+
+
+def test_an_error_of_the_network_reaches_all_of_its_batch_and_no_other():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo)
+        echo.error = RuntimeError("broken")
+        for result in await asyncio.gather(ask(batcher, 1), ask(batcher, 2), return_exceptions=True):
+            assert isinstance(result, RuntimeError)
+        echo.error = None
+        await answered(ask(batcher, 3), 3)
+        assert batcher.statistics.requests["fail"].count == 2
+
+    run_still(check())
+
+
+def test_not_ready_before_the_warm_up_and_not_after_the_drain():
+    async def check():
+        echo = Echo(width=2)
+        batcher = Batcher([echo])
+        with pytest.raises(Unavailable, match="not ready"):
+            await batcher.infer(tagged(1))
+        echo.error = RuntimeError("cannot run")
+        with pytest.raises(RuntimeError):
+            await batcher.start()
+        assert not batcher.ready
+        echo.error = None
+        await batcher.start()
+        assert batcher.ready
+        assert await batcher.drain(1)
+        assert not batcher.ready
+        assert echo.closed
+
+    run_still(check())
+
+
+def test_drain_answers_what_was_accepted_without_waiting_for_the_delay():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_delay=100.0)
+        task = ask(batcher, 1)
+        await settle()
+        assert await batcher.drain(10)
+        await answered(task, 1)
+
+    run_still(check())
+
+
+def test_drain_gives_up_at_its_limit_and_tells_those_who_wait():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo)
+        hangs = await held(batcher, echo)
+        waits = ask(batcher, 1)
+        await settle()
+        drain = asyncio.create_task(batcher.drain(3))
+        await settle()
+        await advance(3)
+        assert not await drain
+        for task in (hangs, waits):
+            with pytest.raises(Unavailable, match="the server stops"):
+                await task
+        echo.gate.set()
+
+    run_still(check())
+
+
+def test_a_fixed_batch_is_filled_from_several_requests_and_padded():
+    async def check():
+        echo = Echo(batch=4)
+        batcher = await started(echo, max_batch=1)
+        assert batcher.max_batch == 4
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, 1), ask(batcher, 2, 3)]
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(answered(first, 99), answered(tasks[0], 1), answered(tasks[1], 2, 3))
+        assert echo.batches == [[99] * 4, [1, 2, 3, 3]]
+
+    run_still(check())
+
+
+def test_outputs_of_other_rows_are_an_error_and_not_another_s_answer():
+    class Short(Echo):
+        def infer(self, feeds):
+            return {"y": super().infer(feeds)["y"][:1]}
+
+    async def check():
+        echo = Short()
+        batcher = await started(echo)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, 1), ask(batcher, 2)]
+        await settle()
+        echo.gate.set()
+        await first
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, CheckFailed)
+
+    run_still(check())
+
+
+def test_statistics_count_requests_rows_and_runs_as_triton_does():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=4)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, 1, 2), ask(batcher, 3)]
+        await settle()
+        await advance(2)
+        echo.gate.set()
+        await asyncio.gather(first, *tasks)
+        counted = batcher.statistics.as_dict()
+        assert (counted["inference_count"], counted["execution_count"]) == (4, 2)
+        assert counted["inference_stats"]["success"]["count"] == 3
+        assert counted["inference_stats"]["queue"] == {"count": 3, "ns": 4_000_000_000}
+        assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in counted["batch_stats"]] == [
+            (1, 1),
+            (3, 1),
+        ]
+
+    run_still(check())
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_batch", 0), ("max_queue", 0), ("max_delay", -1), ("priorities", 0)])
+def test_settings_that_mean_nothing_are_refused(field, value):
+    with pytest.raises(InputError):
+        BatchSettings(**{field: value})
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.integers(1, 3), st.sampled_from([2, 3]), st.integers(0, 2)),
+        st.tuples(st.just("cancel"), st.integers(0, 30)),
+        st.tuples(st.just("advance"), st.sampled_from([0.1, 0.5, 1.0])),
+        st.tuples(st.just("settle")),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(STEPS, st.integers(1, 2), st.sampled_from([0.0, 0.5]))
+def test_every_answer_is_its_request_s_whatever_the_order(steps, instances, delay):
+    async def check():
+        runners = [Echo() for _ in range(instances)]
+        batcher = await started(*runners, max_batch=4, max_delay=delay, priorities=2)
+        asked: list[tuple[asyncio.Task, list[float]]] = []
+        tag = 0
+        for step in steps:
+            if step[0] == "ask":
+                tags = [float(tag := tag + 1) for _ in range(step[1])]
+                asked.append((ask(batcher, *tags, width=step[2], priority=step[3]), tags))
+            elif step[0] == "cancel" and asked:
+                asked[step[1] % len(asked)][0].cancel()
+            elif step[0] == "advance":
+                await advance(step[1])
+            else:
+                await settle()
+        await settle()
+        assert await batcher.drain(1)
+        for task, tags in asked:
+            if not task.cancelled():
+                np.testing.assert_array_equal((await task)["y"][:, 0], [2 * each for each in tags])
+        seen = [row for runner in runners for batch in runner.batches for row in batch]
+        assert len(seen) == len(set(seen))
+        assert all(len(batch) <= 4 for runner in runners for batch in runner.batches)
+
+    run_still(check())
