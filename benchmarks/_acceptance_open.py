@@ -14,7 +14,7 @@ from deploy.specs import NetworkOptions, Preprocessing
 
 def open_file(path: Path, device: str) -> tuple[Runner, Preprocessing | None]:
     """A graph or an engine on ``cpu`` or ``cuda``. Raises :class:`MachineError` where that is not to be had."""
-    runner = open_runner(path, device=device)
+    runner = open_runner(path, device=device, eager=True)
     # ONNX Runtime falls back to the CPU where its CUDA libraries do not load.
     if device == "cuda" and getattr(runner, "device", "cuda") != "cuda":
         raise MachineError("ONNX Runtime could not use CUDA and fell back to the CPU", fix="Install onnxruntime-gpu.")

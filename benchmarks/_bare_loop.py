@@ -104,15 +104,12 @@ def _captured(context: IExecutionContext, stream: Any) -> tuple[Launch, bool]:
     """A way to run it as a graph, or call by call where it cannot be captured."""
     launch, _ = _called(context, stream)  # what is set up on the first run must not be part of the graph
     stream.sync()
-    builder = stream.create_graph_builder()
+    from deploy.runtime.cuda_core import CoreStream
+
     try:
-        builder.begin_building(mode="thread_local")
-        launch()
-        graph = builder.end_building().complete()
-    except Exception:  # noqa: BLE001 - cuda-core's errors have no base class
-        builder.close()
+        return CoreStream(stream).capture(launch).launch, True
+    except MachineError:
         return launch, False
-    return partial(graph.launch, stream), True
 
 
 def _run(context: IExecutionContext, stream: Any) -> None:

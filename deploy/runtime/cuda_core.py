@@ -71,16 +71,23 @@ class CoreEvent:
 class CoreGraph:
     """A :class:`~deploy.runtime.cuda.Graph`."""
 
-    def __init__(self, native: core.graph.Graph, stream: core.Stream) -> None:
+    def __init__(self, native: driver.CUgraphExec, stream: driver.CUstream) -> None:
         self._native, self._stream = native, stream
+        self._open = True
+
+    def upload(self) -> None:
+        """Do now what the first launch would do else."""
+        _check(*driver.cuGraphUpload(self._native, self._stream))
 
     @reports("cuGraphLaunch")
     def launch(self) -> None:
-        self._native.launch(self._stream)
+        _check(*driver.cuGraphLaunch(self._native, self._stream))
 
     @reports("cuGraphExecDestroy")
     def close(self) -> None:
-        self._native.close()
+        if self._open:
+            self._open = False
+            _check(*driver.cuGraphExecDestroy(self._native))
 
 
 class CoreStream:
@@ -110,16 +117,26 @@ class CoreStream:
 
     @reports("the capture of a CUDA graph")
     def capture(self, enqueue: Callable[[], None]) -> CoreGraph:
-        builder = self._native.create_graph_builder()
+        # By the driver's calls: cuda-core 1.2's GraphBuilder frees the graph of an invalidated capture, which CUDA has
+        # freed already, and the process dies (NVIDIA/cuda-python, issue 2834).
+        stream = driver.CUstream(self.handle)
+        # Global capture, the mode that CUDA has by default, makes allocations of any other thread fail.
+        _check(*driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
         try:
-            # Global capture, the mode that CUDA has by default, makes allocations of any other thread fail.
-            builder.begin_building("thread_local")
             enqueue()
-            graph = builder.end_building().complete()
-        finally:
-            builder.close()  # ends a capture that failed
-        graph.upload(self._native)  # else the first launch does it
-        return CoreGraph(graph, self._native)
+        except BaseException:
+            (ended, captured) = driver.cuStreamEndCapture(stream)
+            if ended == driver.CUresult.CUDA_SUCCESS:
+                driver.cuGraphDestroy(captured)
+            raise
+        (ended, captured) = driver.cuStreamEndCapture(stream)
+        _check(ended)
+        (made, executable) = driver.cuGraphInstantiate(captured, 0)
+        driver.cuGraphDestroy(captured)
+        _check(made)
+        graph = CoreGraph(executable, stream)
+        graph.upload()
+        return graph
 
     @reports("cuStreamSynchronize")
     def synchronize(self) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from deploy.runtime.onnxrt import OnnxRunner
 
 
-def open_runner(path: Path, *, device: str = "auto", threads: int | None = None, requests: int = 2) -> Runner:
+def open_runner(
+    path: Path, *, device: str = "auto", threads: int | None = None, requests: int = 2, eager: bool = False
+) -> Runner:
     """Open a graph (``.onnx``) or an engine (``.plan``).
 
     An FP16 or INT8 graph on a CPU is simulated by its twin, because ONNX Runtime computes FP16 convolutions in FP32
@@ -25,6 +27,8 @@ def open_runner(path: Path, *, device: str = "auto", threads: int | None = None,
         device: ``auto`` takes CUDA where it works; ``cpu`` and ``cuda`` insist.
         threads: CPU threads for one operator; None is all cores.
         requests: what an engine runs at once; each takes memory for its largest batch. Graphs run any number.
+        eager: a TensorRT-RTX engine compiles its kernels before they run, so that repeated runs are alike; else in the
+            background, while slower ones run.
 
     Raises:
         InputError: the file is missing or neither a graph nor an engine.
@@ -35,7 +39,7 @@ def open_runner(path: Path, *, device: str = "auto", threads: int | None = None,
     if not path.is_file():
         raise InputError(f"no such file: {path}", expected="an .onnx or .plan file")
     if path.suffix == ".plan":
-        return _open_plan(path, device, requests)
+        return _open_plan(path, device, requests, eager)
     if path.suffix != ".onnx":
         raise InputError(
             f"{path} is neither a graph nor an engine", got=path.suffix or "no suffix", expected=".onnx or .plan"
@@ -86,9 +90,9 @@ def _twin_of(path: Path, runner: OnnxRunner, threads: int | None) -> Runner:
     return simulated
 
 
-def _open_plan(path: Path, device: str, requests: int) -> Runner:
+def _open_plan(path: Path, device: str, requests: int, eager: bool) -> Runner:
     if device == "cpu":
         raise MachineError(f"{path} is an engine, which runs on a GPU only", fix="Give its ONNX graph instead.")
     from deploy.runtime.trt import open_plan
 
-    return open_plan(path, lanes=requests)
+    return open_plan(path, lanes=requests, eager=eager)

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, LifoQueue
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from deploy.runtime.trt_lane import Lane
 LANES = 2
 
 
-def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True, loading: Loading | None = None) -> TrtRunner:
+def open_plan(
+    path: Path, *, lanes: int = LANES, graphs: bool = True, eager: bool = False, loading: Loading | None = None
+) -> TrtRunner:
     """The runner of a plan file, with its manifest if it has one; see :class:`TrtRunner` for the arguments.
 
     ``loading`` is for a plan whose manifest is not beside it yet; None: what its manifest says.
@@ -43,7 +45,7 @@ def open_plan(path: Path, *, lanes: int = LANES, graphs: bool = True, loading: L
     cache = runtime_cache_path(path)
     loading = loading or loading_of(path, manifest.engine if manifest is not None else None)
     plan = path.read_bytes()
-    runner = TrtRunner(plan, flavour, lanes=lanes, graphs=graphs, runtime_cache=cache, loading=loading)
+    runner = TrtRunner(plan, flavour, lanes=lanes, graphs=graphs, eager=eager, runtime_cache=cache, loading=loading)
     runner.manifest = manifest
     runner.execution = "; ".join([runner.execution, *remarks])
     return runner
@@ -109,7 +111,9 @@ class TrtRunner(Runner):
             self._owned = owned.pop_all()
         self._io = self._engine.io
         self.inputs, self.outputs, self.profile = self._io.inputs, self._io.outputs, self._io.batch
-        self._idle = SimpleQueue[Lane | None]()
+        # The lane that was used last is taken first: one client keeps to one lane, and to its graphs.
+        self._idle = LifoQueue[Lane | None]()
+        self._collected: list[Lane] = []
         for lane in self._lanes:
             self._idle.put(lane)
         self.execution = f"executed on {self._cuda.device} ({flavour})"
@@ -145,11 +149,12 @@ class TrtRunner(Runner):
     def close(self) -> None:
         """Wait for the requests under way, and release all."""
         with self._closing:
-            if self._closed:
-                return
             self._closed = True
-            for _ in self._lanes:
-                self._idle.get()
+            # An interrupted call goes on where it was when it is made again.
+            while len(self._collected) < len(self._lanes):
+                lane = self._idle.get()
+                if lane is not None:
+                    self._collected.append(lane)
             self._idle.put(None)  # for those who still wait for a lane
             with self._cuda:  # memory is freed in the current CUDA context, and threads begin with none
                 self._owned.close()

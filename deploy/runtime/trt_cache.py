@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 from deploy.artifacts import write_bytes
@@ -27,20 +28,21 @@ class RuntimeCache:
     def __init__(self, path: Path | None) -> None:
         self._path, self._before = path, b""
         self._kernels: IRuntimeCache = None
+        self._making = threading.Lock()
 
     def attach(self, config: IRuntimeConfig) -> None:
-        """Let the contexts of ``config`` use the cache."""
-        if self._kernels is None:
-            self._kernels = config.create_runtime_cache()
-            self._read()
+        """Let the contexts of ``config`` use the cache, which has to outlive them."""
+        with self._making:
+            if self._kernels is None:
+                self._kernels = self._read(config.create_runtime_cache())
         config.set_runtime_cache(self._kernels)
 
     def save(self) -> None:
         """Write what has been added; a folder that cannot be written is logged as a warning."""
-        cache, self._kernels = self._kernels, None
-        if self._path is None or cache is None:
+        if self._path is None or self._kernels is None:
             return
-        content = bytes(memoryview(cache.serialize()))
+        kernels = self._kernels.serialize()
+        content = self._before if kernels is None else bytes(memoryview(kernels))
         if content == self._before:
             return
         try:
@@ -48,11 +50,21 @@ class RuntimeCache:
         except (DeployError, OSError) as error:
             _log.warning("the runtime cache is not kept: %s", error)
 
-    def _read(self) -> None:
+    def drop(self) -> None:
+        """Let go of the cache: no context uses it any more."""
+        self._kernels = None
+
+    def _read(self, kernels: IRuntimeCache) -> IRuntimeCache:
+        """``kernels`` with what the file holds."""
         if self._path is None or not self._path.is_file():
-            return
-        content = self._path.read_bytes()
-        if self._kernels.deserialize(content):
+            return kernels
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            _log.warning("the runtime cache %s is not used: %s", self._path, error.strerror or error)
+            return kernels
+        if kernels.deserialize(content):
             self._before = content
         else:
             _log.warning("%s is of another GPU or version, and is made anew", self._path)
+        return kernels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from deploy.runtime.trt_cache import RuntimeCache
 from deploy.runtime.trt_io import read_io
 
 _LINES = 64  # of TensorRT's log, kept to explain what fails
+# Held in the whole process while a graph is captured, and while engines and contexts come and go: these may wait for
+# the device, which breaks a capture in any thread and any mode (NVIDIA/TensorRT, issue 2888).
+changing_device = threading.RLock()
 
 
 class Engine:
@@ -45,7 +49,8 @@ class Engine:
         self._lines = deque[LogLine](maxlen=_LINES)
         self._runtime: Runtime = None
         self.cuda_engine: ICudaEngine = None
-        with contextlib.ExitStack() as owned:
+        self._cache = RuntimeCache(runtime_cache if flavour.can.jit else None)
+        with changing_device, contextlib.ExitStack() as owned:
             owned.enter_context(recording(self.trt, self._lines))
             owned.callback(self._drop)
             self._runtime = self._made(lambda: self.trt.Runtime(process_logger(self.trt)))
@@ -54,7 +59,6 @@ class Engine:
             refit(flavour, self.cuda_engine, loading, self._lines)
             self.io = read_io(self.trt, self.cuda_engine)
             self.own_graphs, self.own_memory = flavour.can.jit and graphs, flavour.can.jit
-            self._cache = RuntimeCache(runtime_cache if flavour.can.jit else None)
             owned.callback(self._cache.save)
             self._owned = owned.pop_all()
         self.activations = max(1, int(self.cuda_engine.device_memory_size_v2))
@@ -71,12 +75,13 @@ class Engine:
         Raises:
             MachineError: there is no memory for it.
         """
-        if self._flavour.can.jit:
-            return self._made(lambda: self.cuda_engine.create_execution_context(self._config()))
-        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context: IExecutionContext = self._made(lambda: self.cuda_engine.create_execution_context(strategy))
-        context.set_device_memory(memory, self.activations)
-        return context
+        with changing_device:
+            if self._flavour.can.jit:
+                return self._made(lambda: self.cuda_engine.create_execution_context(self._config()))
+            strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context: IExecutionContext = self._made(lambda: self.cuda_engine.create_execution_context(strategy))
+            context.set_device_memory(memory, self.activations)
+            return context
 
     def failure(self) -> MachineError:
         """The error of what TensorRT just refused, in the words it logged."""
@@ -86,7 +91,8 @@ class Engine:
 
     def close(self) -> None:
         """Its contexts have been dropped before. Keeps the runtime cache."""
-        self._owned.close()
+        with changing_device:
+            self._owned.close()
 
     def _config(self) -> IRuntimeConfig:
         trt, config = self.trt, self.cuda_engine.create_runtime_config()
@@ -97,6 +103,7 @@ class Engine:
         return config
 
     def _drop(self) -> None:
+        self._cache.drop()
         self.cuda_engine = None  # before its runtime
         self._runtime = None
 

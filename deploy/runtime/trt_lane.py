@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from deploy.runtime.base import Array
 from deploy.runtime.cuda import Cuda, Graph
 from deploy.runtime.timing import InferenceTime
 from deploy.runtime.trt_buffers import Bindings, Buffers
-from deploy.runtime.trt_engine import Engine
+from deploy.runtime.trt_engine import Engine, changing_device
 from deploy.runtime.trt_io import Piece
 
+_log = logging.getLogger(__name__)
+
 GRAPHS = 32  # of one lane at most
+FAILED_CAPTURES = 3  # after so many a lane tries no more
 
 
 @dataclass(slots=True)
@@ -44,13 +48,15 @@ class Lane:
     of its own, because a graph holds only while its context is left as it was captured (TensorRT's developer guide, on
     CUDA graphs); that context is enqueued once, which is that request, and then captured, without which the capture
     would contain what TensorRT defers after a change of shape. All contexts of a lane compute in the same device
-    memory, one behind the other. :data:`GRAPHS` sizes get a graph, exact sizes, first come; the others run without, and
-    so do all after a capture that failed, whose reason is kept. TensorRT-RTX makes graphs by itself.
+    memory, one behind the other. :data:`GRAPHS` sizes get a graph, exact sizes, first come; the others run without, as
+    does one whose capture failed, and all after :data:`FAILED_CAPTURES` of these; the reason is kept and logged.
+    TensorRT-RTX makes graphs by itself.
     """
 
     def __init__(self, engine: Engine, cuda: Cuda, *, graphs: bool) -> None:
         self._engine = engine
         self._graphs_left = GRAPHS if graphs and not engine.own_graphs else 0
+        self._captures_left = FAILED_CAPTURES
         self.graph_problem: str | None = None
         self._plain: dict[int, _Plain] = {}
         self._sizes: dict[tuple[int, int], _Size] = {}
@@ -126,7 +132,8 @@ class Lane:
         try:
             self.stream.synchronize()
         finally:
-            self._owned.close()
+            with changing_device:
+                self._owned.close()
 
     def _fill(self, feeds: Mapping[str, Array], piece: Piece) -> _Size:
         # What an interrupted call left under way may read this too: nobody waits for its results, and they come first.
@@ -142,10 +149,14 @@ class Lane:
             size.graph.launch()
             return
         size.uses += 1
-        if size.uses > 1 and self._graphs_left and self._make_graph(size):
+        if size.uses == 2 and self._graphs_left and self._make_graph(size):
             return
         self._set_shapes(size)
-        self._enqueue(self.context(size.profile))
+        if size.uses <= 2 and self._engine.own_graphs:  # TensorRT-RTX may capture in here
+            with changing_device:
+                self._enqueue(self.context(size.profile))
+        else:
+            self._enqueue(self.context(size.profile))
 
     def _make_graph(self, size: _Size) -> bool:
         """Whether this queued the work of ``size``, through a context that has been captured if that could be done."""
@@ -156,12 +167,22 @@ class Lane:
             self._shape(context, size.bindings)
             self._enqueue(context)
             queued = True
-            size.graph = self.stream.capture(lambda: self._enqueue(context))
+            self.stream.synchronize()  # TensorRT's samples capture when that run has ended
+            with changing_device:
+                size.graph = self.stream.capture(lambda: self._enqueue(context))
             self._owned.callback(size.graph.close)
             self._graphs_left -= 1
         except MachineError as error:
-            self._graphs_left, self.graph_problem = 0, error.headline
+            self._failed_capture(size, error.headline)
         return queued
+
+    def _failed_capture(self, size: _Size, problem: str) -> None:
+        if self.graph_problem is None:
+            _log.warning("a batch of %d runs without a CUDA graph: %s", size.bindings.rows, problem)
+        self.graph_problem = problem
+        self._captures_left -= 1
+        if not self._captures_left:
+            self._graphs_left = 0
 
     def _set_shapes(self, size: _Size) -> None:
         context, rows = self.context(size.profile), size.bindings.rows

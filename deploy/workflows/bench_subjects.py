@@ -133,7 +133,7 @@ def open_bench_subject(
         MachineError: the file needs a GPU, which is not here.
     """
     before = memory_used(counters)
-    runner = open_runner(path, device=device, threads=threads, requests=max(2, clients))
+    runner = open_runner(path, device=device, threads=threads, requests=max(2, clients), eager=True)
     if runner.execution.startswith("simulated"):
         _check_simulated(path, runner, device, warn)
     grown = _difference(before, memory_used(counters))

@@ -59,7 +59,7 @@ class Evidence:
         from deploy.runtime.trt import open_plan
 
         try:
-            opened = open_plan(plan, loading=loading)
+            opened = open_plan(plan, eager=True, loading=loading)
         except MachineError as error:
             if not elsewhere:
                 raise

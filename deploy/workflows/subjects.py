@@ -86,7 +86,7 @@ def _from_name(what: str, network: NetworkOptions) -> Subject:
 
 
 def _from_file(path: Path, device: str, image_size: tuple[int, int] | None, warn: Callable[[str], None]) -> Subject:
-    runner = open_runner(path, device=device)
+    runner = open_runner(path, device=device, eager=True)
     graph = load(path) if path.suffix == ".onnx" else None
     if graph is not None:
         graph, nms = detach_nms(graph)

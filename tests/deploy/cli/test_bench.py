@@ -250,7 +250,7 @@ class Counters:
 @pytest.fixture
 def gpu(empty: Path, monkeypatch: pytest.MonkeyPatch):
     Path("net.plan").write_bytes(b"plan")
-    monkeypatch.setattr(bench_subjects, "open_runner", lambda path, device, threads, requests: KnowingEngine())
+    monkeypatch.setattr(bench_subjects, "open_runner", lambda path, **options: KnowingEngine())
     monkeypatch.setattr(workflow, "open_counters", Counters)
 
 
@@ -283,7 +283,7 @@ def test_a_batch_outside_the_profile(cli: Cli, gpu: None, unmeasured: None):
 
 
 def test_memory_by_nvml_where_the_runner_does_not_know(cli: Cli, gpu: None, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench_subjects, "open_runner", lambda path, device, threads, requests: Engine())
+    monkeypatch.setattr(bench_subjects, "open_runner", lambda path, **options: Engine())
     used = iter(range(0, 1_000_000_000, 3_000_000))
     monkeypatch.setattr(Counters, "memory_used", lambda self: next(used))
     (row,) = cli.done("bench", "net.plan", *SHORT, "--json").document["results"]

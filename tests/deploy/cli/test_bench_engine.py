@@ -25,9 +25,9 @@ def opened(request, empty: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     flavour, told = simulate(request.param), list[int]()
     Path("net.plan").write_bytes(build_engine(network(), flavour=flavour, batch=ShapeProfile(1, 4, 8)).plan)
 
-    def open_simulated(path: Path, device: str, threads: int | None, requests: int) -> TrtRunner:
+    def open_simulated(path: Path, *, requests: int, eager: bool, **_: object) -> TrtRunner:
         told.append(requests)
-        return TrtRunner(path.read_bytes(), flavour, SimulatedCuda(), lanes=requests)
+        return TrtRunner(path.read_bytes(), flavour, SimulatedCuda(), lanes=requests, eager=eager)
 
     monkeypatch.setattr(bench_subjects, "open_runner", open_simulated)
     return told

@@ -93,30 +93,6 @@ def core_modules(gpu):
             assert self._timed
             return self._at - other._at
 
-    class Graph(Handle):
-        closing = "destroy graph"
-
-        def launch(self, stream):
-            gpu.call("launch")
-
-        def upload(self, stream):
-            gpu.call("upload graph")
-
-    class GraphBuilder(Handle):
-        closing = "close builder"
-
-        def begin_building(self, mode):
-            gpu.call("begin capture", mode)
-            return self
-
-        def end_building(self):
-            gpu.call("end capture")
-            return self
-
-        def complete(self):
-            gpu.call("instantiate")
-            return Graph()
-
     class Stream(Handle):
         closing = "destroy stream"
         handle = types.SimpleNamespace(__int__=None)
@@ -134,9 +110,6 @@ def core_modules(gpu):
 
         def sync(self):
             gpu.call("synchronize")
-
-        def create_graph_builder(self):
-            return GraphBuilder()
 
     class Device:
         name = "Stand-in"
@@ -157,13 +130,12 @@ def core_modules(gpu):
     core = types.ModuleType("cuda.core")
     kinds = (Buffer, LegacyPinnedMemoryResource, EventOptions, Event, Stream, Device)
     vars(core).update({kind.__name__: kind for kind in kinds})
-    core.graph = types.SimpleNamespace(Graph=Graph, GraphBuilder=GraphBuilder)
     bindings = types.ModuleType("cuda.bindings")
     bindings.driver = driver_module(gpu)
     package = types.ModuleType("cuda")
     package.core, package.bindings = core, bindings
     modules = {"cuda": package, "cuda.core": core, "cuda.bindings": bindings, "cuda.bindings.driver": bindings.driver}
-    return modules, (*kinds, Graph, GraphBuilder)
+    return modules, kinds
 
 
 class Pointer:
@@ -178,7 +150,11 @@ class Pointer:
 
 def driver_module(gpu):
     driver = types.ModuleType("cuda.bindings.driver")
-    driver.CUresult = enum.IntEnum("CUresult", {"CUDA_SUCCESS": 0, "CUDA_ERROR_OUT_OF_MEMORY": 2})
+    results = {"CUDA_SUCCESS": 0, "CUDA_ERROR_OUT_OF_MEMORY": 2, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": 901}
+    driver.CUresult = enum.IntEnum("CUresult", results)
+    modes = {"CU_STREAM_CAPTURE_MODE_GLOBAL": 0, "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": 1}
+    driver.CUstreamCaptureMode = enum.IntEnum("CUstreamCaptureMode", modes)
+    driver.CUstream, driver.CUgraphExec = Pointer, Pointer
 
     def allocate(nbytes):
         gpu.calls.append(("allocate", nbytes))
@@ -190,6 +166,25 @@ def driver_module(gpu):
         gpu.call("free")
         return (driver.CUresult.CUDA_SUCCESS,)
 
+    def step(name, *made, broken="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
+        """A call that is noted, and gives ``made``, or an error and nothing."""
+
+        def run(*arguments):
+            assert all(int(each) == 77 for each in arguments if isinstance(each, Pointer) and name != "destroy graph")
+            gpu.calls.append((name, *(each.name for each in arguments if isinstance(each, enum.Enum))))
+            failed = name in gpu.broken
+            return (driver.CUresult[broken if failed else "CUDA_SUCCESS"], *([Pointer(0)] if failed else made))[
+                : 1 + len(made)
+            ]
+
+        return run
+
+    graph = Pointer(77)
+    driver.cuStreamBeginCapture = step("begin capture")
+    driver.cuStreamEndCapture = step("end capture", graph)
+    driver.cuGraphInstantiate = step("instantiate", graph)
+    driver.cuGraphDestroy, driver.cuGraphUpload = step("free captured"), step("upload graph")
+    driver.cuGraphLaunch, driver.cuGraphExecDestroy = step("launch"), step("destroy graph")
     driver.cuMemAlloc, driver.cuMemFree = allocate, free
     driver.cuMemGetInfo = lambda: (driver.CUresult.CUDA_SUCCESS, 3, 8)
     driver.cuGetErrorString = lambda result: (driver.CUresult.CUDA_SUCCESS, b"out of memory")
@@ -381,9 +376,9 @@ def test_a_graph_is_captured_for_this_thread_alone_and_uploaded(installed):
         graph.launch()
         graph.close()
         graph.close()
-    steps = ["begin capture", "enqueue", "end capture", "instantiate", "close builder", "upload graph"]
+    steps = ["begin capture", "enqueue", "end capture", "instantiate", "free captured", "upload graph"]
     assert [call[0] for call in calls.calls][-8:] == [*steps, "launch", "destroy graph"]
-    assert ("begin capture", "thread_local") in calls.calls
+    assert ("begin capture", "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL") in calls.calls
 
 
 @pytest.mark.parametrize("error", [MachineError("the engine failed to run"), KeyboardInterrupt("by hand")])
@@ -395,7 +390,25 @@ def test_a_capture_that_fails_is_ended(installed, error):
 
     with cuda.open_cuda(0, {}) as opened, pytest.raises(type(error), match=str(error)):
         opened.stream().capture(enqueue)
-    assert calls.count("close builder") == 1
+    assert (calls.count("end capture"), calls.count("free captured"), calls.count("instantiate")) == (1, 1, 0)
+
+
+def test_an_invalidated_capture_leaves_no_graph_to_free(installed):
+    """CUDA has freed it already: to free it once more ends the process."""
+    calls = installed("cuda-core")
+    calls.broken.add("end capture")
+
+    def enqueue():
+        raise MachineError("the engine failed to run")
+
+    with cuda.open_cuda(0, {}) as opened:
+        for work, said in (
+            (lambda: None, r"capture of a CUDA graph \(got .*CAPTURE_INVALIDATED"),
+            (enqueue, "the engine"),
+        ):
+            with pytest.raises(MachineError, match=said):
+                opened.stream().capture(work)
+    assert (calls.count("end capture"), calls.count("free captured")) == (2, 0)
 
 
 def test_pycuda_pops_its_context_and_has_no_graphs(installed):

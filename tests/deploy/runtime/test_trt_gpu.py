@@ -85,3 +85,19 @@ def test_threads_and_repeated_sizes(flavour, binding, graphs):
     np.testing.assert_array_equal(outputs["logits"], first[2])
     assert 0 < times.compute_ms < 100
     assert problem is None or not graphs or not cuda.graphs
+
+
+def test_a_capture_that_is_broken_leaves_the_process_alive():
+    """What waits for the device cannot be captured; closing a graph of cuda-core's then ends the process."""
+    try:
+        cuda = open_cuda(environ={VARIABLE: "cuda-core"})
+    except MachineError as error:
+        pytest.skip(error.headline)
+    from cuda.bindings import driver
+
+    with cuda:
+        stream = cuda.stream()
+        with pytest.raises(MachineError, match="capture of a CUDA graph"):
+            stream.capture(lambda: driver.cuCtxSynchronize())
+        stream.synchronize()
+        stream.close()

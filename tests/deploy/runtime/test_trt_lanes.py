@@ -17,6 +17,7 @@ from deploy.runtime import trt_lane
 from deploy.runtime.timing import HasProfile, HoldsDeviceMemory, timer_of
 from deploy.runtime.trt_buffers import Bindings
 from deploy.runtime.trt_cache import runtime_cache_path
+from deploy.runtime.trt_engine import changing_device
 from deploy.specs import ShapeProfile
 
 
@@ -117,15 +118,100 @@ def test_without_graphs(launches, api, graphs, captures, problem):
     assert launches == []
 
 
-def test_a_capture_that_fails_leaves_plain_runs_and_its_reason(monkeypatch):
+def test_a_capture_that_fails_leaves_plain_runs_and_its_reason(monkeypatch, caplog):
     def refuse(stream, enqueue):
         raise MachineError("CUDA failed in the capture of a CUDA graph", got="operation would make the legacy stream")
 
     monkeypatch.setattr(SimulatedStream, "capture", refuse)
-    with runner(lanes=1) as opened:
+    with caplog.at_level(logging.WARNING), runner(lanes=1) as opened:
         for _ in range(4):
             ask(opened, 3)
         assert "operation would make the legacy stream" in opened.graph_problem
+    (said,) = caplog.messages
+    assert said.startswith("a batch of 3 runs without a CUDA graph: CUDA failed in the capture")
+
+
+def test_one_capture_that_fails_takes_the_graphs_of_its_size_alone(monkeypatch, launches):
+    capture, left = SimulatedStream.capture, [1]
+
+    def refuse(stream, enqueue):
+        if left.pop() if left else 0:
+            raise MachineError("CUDA failed in the capture of a CUDA graph")
+        return capture(stream, enqueue)
+
+    monkeypatch.setattr(SimulatedStream, "capture", refuse)
+    with runner(lanes=1) as opened:
+        for count in (3, 5):
+            for _ in range(4):
+                ask(opened, count)
+    assert len(launches) == 2  # the third and fourth request of 5 rows
+
+
+def test_after_three_captures_that_failed_none_is_tried(monkeypatch):
+    tried = []
+
+    def refuse(stream, enqueue):
+        tried.append(stream)
+        raise MachineError("CUDA failed in the capture of a CUDA graph")
+
+    monkeypatch.setattr(SimulatedStream, "capture", refuse)
+    with runner(lanes=1) as opened:
+        for count in (1, 2, 3, 4, 5):
+            for _ in range(3):
+                ask(opened, count)
+    assert len(tried) == trt_lane.FAILED_CAPTURES == 3
+
+
+def test_contexts_and_engines_come_and_go_while_nothing_is_captured(monkeypatch):
+    """What they do to the device breaks a capture in any thread."""
+    capture, made = SimulatedStream.capture, []
+
+    def held_by_another():
+        """Whether a thread that wants to change the device would have to wait."""
+        free = []
+        thread = threading.Thread(target=lambda: free.append(changing_device.acquire(timeout=0.01)))
+        thread.start()
+        thread.join()
+        return not free[0]
+
+    def spy(stream, enqueue):
+        made.append(held_by_another())
+        return capture(stream, enqueue)
+
+    monkeypatch.setattr(SimulatedStream, "capture", spy)
+    with runner(lanes=1) as opened:
+        for _ in range(3):
+            ask(opened, 3)
+    assert made == [True]
+
+
+def test_one_client_keeps_to_one_lane(launches):
+    with runner(lanes=2) as opened:
+        for _ in range(10):
+            ask(opened, 3)
+        assert len(launches) == 8
+        assert len(set(launches)) == 1
+
+
+def test_closing_that_was_interrupted_goes_on(monkeypatch):
+    opened = runner(lanes=2)
+    ask(opened, 3)
+    get, calls = opened._idle.get, []
+
+    def interrupted(*arguments, **options):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return get(*arguments, **options)
+
+    monkeypatch.setattr(opened._idle, "get", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened.close()
+    assert LIVE
+    opened.close()
+    assert not LIVE
+    with pytest.raises(RuntimeError, match="closed"):
+        ask(opened, 3)
 
 
 def test_memory_that_lacks_for_a_graph_leaves_plain_runs(monkeypatch):
@@ -158,6 +244,9 @@ def test_the_pieces_of_a_large_request_are_under_way_at_once(monkeypatch):
 
     monkeypatch.setattr(SimulatedStream, "synchronize", spy)
     with runner(lanes=3, profiles=[(1, 4, 8)]) as opened:
+        for _ in range(3):  # until every lane has its graph
+            ask(opened, 8 * 5)
+        queued.clear()
         ask(opened, 8 * 5)
         assert queued == [3, 3, 3, 2, 1]
         queued.clear()
@@ -294,7 +383,7 @@ def test_memory_on_the_gpu_is_what_is_told(api):
         for _ in range(9):
             ask(opened, 3)
         held, weights = sum(block.nbytes for block in MEMORY.values()), opened._engine.weights
-        own = 3 * ACTIVATIONS if api is RTX else 0  # which its contexts allocate themselves
+        own = ACTIVATIONS if api is RTX else 0  # which the context of the one lane in use allocates itself
         assert opened.device_memory() == weights + held + own
         assert held == 3 * (8 * 4 * 4 * 2 + (0 if api is RTX else ACTIVATIONS))
 
@@ -333,6 +422,43 @@ def test_a_folder_that_cannot_be_written_loses_the_cache_alone(tmp_path, caplog)
 def test_the_cache_of_a_plan_that_is_not_in_its_place_yet_is_not_kept():
     assert runtime_cache_path(Path("net.rtx.plan")) == Path("net.rtx.plan.runtime_cache")
     assert runtime_cache_path(Path(".net.rtx.plan.1f2e.tmp")) is None
+
+
+def test_a_runtime_cache_that_cannot_be_read_is_left_alone(tmp_path, caplog):
+    path = tmp_path / "cache"
+    path.write_bytes(b"kernels")
+    read = Path.read_bytes
+
+    def refused(self):
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Path, "read_bytes", refused)
+        with runner(RTX, runtime_cache=path) as opened:
+            ask(opened, 3)
+    assert "is not used: Permission denied" in caplog.text
+
+
+def test_lanes_that_start_at_once_share_one_runtime_cache(monkeypatch):
+    made, lanes = [], 3
+    with runner(RTX, lanes=lanes) as opened:
+        config = opened._engine.trt.IRuntimeConfig
+        create = config.create_runtime_cache
+
+        def slowly(self):
+            made.append(create(self))
+            time.sleep(0.01)
+            return made[-1]
+
+        monkeypatch.setattr(config, "create_runtime_cache", slowly)
+        threads = [threading.Thread(target=ask, args=(opened, 3)) for _ in range(lanes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(made) == 1
 
 
 def test_tensorrt_keeps_no_runtime_cache(tmp_path):
