@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy import hardware
-from deploy.artifacts import check_writable, plan_manifest_path
+from deploy.artifacts import check_writable, locked, plan_manifest_path
 from deploy.engine.build import build_engine
 from deploy.engine.compatible import compatible_of
 from deploy.engine.flavours import choose_flavour
@@ -30,28 +30,49 @@ def rebuild_unfit(plan: Path, report: Reporter) -> bool:
     """Build a plan again where it is damaged or another release's or GPU's; whether that was done.
 
     Plan and manifest are replaced together once the build has succeeded; until then, or if it fails, the old ones stay.
+    Of several processes that find the plan unfit one builds it; the others wait for that, and take what it built.
 
     Raises:
         InputError: it has no manifest, or its graph is not there or was changed; or the build fails.
         MachineError: no plan could run here, or none can be built.
     """
+    if _find(plan) is None:
+        return False
+    with locked(plan):
+        found = _find(plan)  # anew: another process may have built it while this one waited
+        if found is None:
+            return False
+        report.note(f"{plan} does not fit this machine: {found.reason}")
+        source = load_source(found.graph, report.note, report.warn, _opened_size(found.graph, found.manifest))
+        _replace(plan, found.manifest, found.engine, source, report)
+    return True
+
+
+@dataclass(frozen=True)
+class _Unfit:
+    """A plan that has to be built again, and why; ``graph`` is what it was built from, unchanged."""
+
+    reason: str
+    manifest: Manifest
+    engine: EngineInfo
+    graph: Path
+
+
+def _find(plan: Path) -> _Unfit | None:
+    """None where the plan fits. Raises where it cannot be built again."""
     manifest = read_plan_manifest(plan)
     reason = _reason(plan, manifest)
     if reason is None:
-        return False
+        return None
     if manifest is None or manifest.engine is None:
         raise InputError(
             f"{plan} does not fit this machine, and cannot be built again without its manifest",
             got=f"no file {plan_manifest_path(plan)}; {reason}",
             fix=build_again(plan),
         )
-    graph = unchanged_graph(plan, manifest.engine)
     for path in (plan, plan_manifest_path(plan)):
         check_writable(path)
-    report.note(f"{plan} does not fit this machine: {reason}")
-    source = load_source(graph, report.note, report.warn, _opened_size(graph, manifest))
-    _replace(plan, manifest, manifest.engine, source, report)
-    return True
+    return _Unfit(reason, manifest, manifest.engine, unchanged_graph(plan, manifest.engine))
 
 
 def _reason(plan: Path, manifest: Manifest | None) -> str | None:

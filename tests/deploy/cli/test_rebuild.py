@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -16,6 +17,7 @@ from tensorrt_api.tables import APIS
 from deploy import hardware
 from deploy.engine import preflight
 from deploy.errors import MachineError
+from deploy.workflows import rebuild
 
 OLDER, NEWER = (next(api for api in APIS if api.version.startswith(v)) for v in ("10.3", "11.4"))
 RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
@@ -122,6 +124,24 @@ def test_a_damaged_engine_is_built_again(cli: Cli, moved: Path, damage: str):
     assert "building it again from my net.fp16.onnx" in done.err
 
 
+def test_what_another_process_built_in_the_meantime_is_taken(cli: Cli, moved: Path, monkeypatch: pytest.MonkeyPatch):
+    """It holds the lock while this one has found the plan unfit, and waits."""
+    real, built = rebuild.locked, []
+
+    @contextlib.contextmanager
+    def waited(path: Path):
+        monkeypatch.setattr(rebuild, "locked", real)
+        cli.done("infer", "--engine", moved, "photos", "--rebuild")
+        built.append(snapshot(Path()))
+        with real(path):
+            yield
+
+    monkeypatch.setattr(rebuild, "locked", waited)
+    done = cli.done("infer", "--engine", moved, "photos", "--rebuild")
+    assert "building it again" not in done.err
+    assert built == [snapshot(Path())], "the pair of the other process stays"
+
+
 def test_without_its_graph(cli: Cli, moved: Path):
     Path("my net.fp16.onnx").unlink()
     error = cli.refused(2, "infer", "--engine", moved, "photos", "--rebuild")
@@ -159,6 +179,7 @@ def test_a_build_that_fails_leaves_the_old_engine(cli: Cli, moved: Path, monkeyp
     from tensorrt_api.simulator import Builder
 
     monkeypatch.setattr(Builder, "build_serialized_network", lambda self, *_: self._log("ERROR", "no kernel"))
+    Path(f"{moved}.lock").touch()  # it stays
     before = snapshot(Path())
     error = cli.refused(2, "infer", "--engine", moved, "photos", "--rebuild")
     assert "cannot build this graph (got no kernel)" in error
@@ -166,6 +187,7 @@ def test_a_build_that_fails_leaves_the_old_engine(cli: Cli, moved: Path, monkeyp
 
 
 def test_damaged_options_are_refused(cli: Cli, moved: Path):
+    Path(f"{moved}.lock").touch()  # it stays
     manifest = json.loads(Path(f"{moved}.json").read_text())
     manifest["engine"]["options"]["workspace_gib"] = "much"
     Path(f"{moved}.json").write_text(json.dumps(manifest))
