@@ -17,6 +17,11 @@ from pathlib import Path
 from deploy.errors import DeployError, InputError, MachineError
 from deploy.specs import Precision
 
+try:
+    import fcntl
+except ImportError:  # Windows: of two processes that write one file at the same moment, the later one wins
+    fcntl = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class ArtifactNames:
@@ -137,3 +142,24 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for and hold the lock on ``path`` among processes: that on ``<path>.lock``.
+
+    trtexec takes it too, for its timing caches (``shared/utils/fileLock.cpp``). The lock file stays: were it removed,
+    one process could hold it while another locks a new one.
+
+    Raises:
+        InputError, MachineError: the lock file cannot be written.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            stream = held.enter_context(lock.open("ab"))
+            if fcntl is not None:
+                fcntl.lockf(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            raise write_error(lock, error) from error
+        yield  # closing the file releases it

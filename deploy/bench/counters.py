@@ -17,7 +17,8 @@ from typing import Any
 from deploy.hardware import pci_bus_id
 
 _SM_CLOCK = 1  # nvml.h: nvmlClockType_t
-_SAMPLE_EVERY = 0.02  # seconds
+_SAMPLE_EVERY = 0.2  # seconds: asking the driver costs the queries that are timed meanwhile
+_LEAST_S = 1.0  # the energy counter moves in steps of up to a tenth of a second; power is the mean of up to a second
 
 
 class _Memory(ctypes.Structure):
@@ -93,9 +94,9 @@ class GpuUse:
             yield
             return
         ended = threading.Event()
-        sampling = threading.Thread(target=self._sample, args=(counters, ended), name="nvml")
-        sampling.start()
         before, start = counters.energy(), perf_counter()
+        sampling = threading.Thread(target=self._sample, args=(counters, ended, before is None), name="nvml")
+        sampling.start()
         try:
             yield
         finally:
@@ -105,9 +106,12 @@ class GpuUse:
         self._add(seconds, before, after)
 
     def power(self) -> float | None:
-        """Mean watts: by the energy counter where there is one, else of the samples."""
-        if self.counted and self.joules > 0:
-            return self.joules / self.seconds
+        """Mean watts: by the energy counter where there is one, else of the samples.
+
+        None where less than a second was measured, or without the counter where no turn took longer.
+        """
+        if self.counted:
+            return self.joules / self.seconds if self.joules > 0 and self.seconds >= _LEAST_S else None
         return sum(self.watts) / len(self.watts) if self.watts else None
 
     def clock_range(self) -> tuple[int, int] | None:
@@ -121,8 +125,12 @@ class GpuUse:
         else:
             self.joules += after - before
 
-    def _sample(self, counters: GpuCounters, ended: threading.Event) -> None:
+    def _sample(self, counters: GpuCounters, ended: threading.Event, powers: bool) -> None:
+        start = perf_counter()
         while not ended.wait(_SAMPLE_EVERY):
-            watts, clock = counters.power(), counters.clock()
-            self.watts += [watts] if watts is not None else []
+            clock = counters.clock()
             self.clocks += [clock] if clock is not None else []
+            # Before, it would be the mean of this turn and of what ran before it.
+            if powers and perf_counter() - start >= _LEAST_S:
+                watts = counters.power()
+                self.watts += [watts] if watts is not None else []

@@ -74,6 +74,15 @@ def check_supported(flavour: Flavour, options: BuildOptions) -> None:
             fix="Leave --tactic-memory out: its builder measures nothing.",
         )
     check_compatible(flavour, options.compatible)
+    if options.strip_weights and Compatible.VERSION in options.compatible:
+        # The lean runtime, which runs them in another release, has no refitter:
+        # https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html
+        raise InputError(
+            "a plan that later releases run cannot take its weights when it is opened",
+            got=f"--compatible {Compatible.VERSION} and --strip-weights",
+            expected="one of them",
+            fix="Leave --strip-weights out.",
+        )
     if options.strip_weights and not hardware.devices():
         # TensorRT-RTX compiles on a CPU what it need not compile again once the weights are there.
         raise MachineError(

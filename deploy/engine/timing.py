@@ -8,22 +8,15 @@ all keys would be one that trtexec cannot read.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from deploy import hardware
-from deploy.artifacts import check_writable, write_bytes
+from deploy.artifacts import check_writable, locked, write_bytes
 from deploy.engine.api import IBuilderConfig, ITimingCache
 from deploy.engine.flavours import Flavour
 from deploy.engine.log import LogLine
 from deploy.errors import DeployError, InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: of two builds that end at the same moment, one's times are lost
-    fcntl = None  # type: ignore[assignment]
 
 
 def check_timing_cache(flavour: Flavour, path: Path | None) -> None:
@@ -60,7 +53,7 @@ def save_timing_cache(config: IBuilderConfig, flavour: Flavour, path: Path, line
     measured: ITimingCache = config.get_timing_cache()
     own = keyed_path(path, flavour)
     try:
-        with _locked(path):
+        with locked(path):
             for place in (path, own):
                 if (merged := _merged(config, place, measured)) is not None:
                     return write_bytes(place, merged)
@@ -92,15 +85,3 @@ def _merged(config: IBuilderConfig, place: Path, measured: ITimingCache) -> byte
 
 def _serialized(cache: ITimingCache) -> bytes:
     return bytes(memoryview(cache.serialize()))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for and hold the lock that trtexec takes too (``shared/utils/fileLock.cpp``): on ``<path>.lock``.
-
-    The lock file stays: were it removed, one process could hold it while another locks a new one.
-    """
-    with path.with_name(f"{path.name}.lock").open("ab") as stream:
-        if fcntl is not None:
-            fcntl.lockf(stream, fcntl.LOCK_EX)
-        yield  # closing the file releases it

@@ -34,6 +34,8 @@ _DTYPES = {
     "int64": "int64",
     "bool": "bool",
 }
+# "CUDA failure 2: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "Failed to allocate memory for requested buffer of …"
+_DEVICE_FAILED = re.compile(r"\bCU(?:DA|DNN|BLAS)(?:\b|_)|out of memory|Failed to allocate")
 # "/onnxruntime_src/onnxruntime/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, ...) "
 _SOURCE_PLACE = re.compile(r"/\S+:\d+ .*?\) (?=[A-Z])")
 
@@ -81,7 +83,7 @@ class OnnxRunner(Runner):
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.check(feeds)
         session, bound = self._live(), self._bound
-        with _run_errors():
+        with _run_errors(self.device):
             if bound is not None:
                 return bound.infer(feeds)[0]
             names = [spec.name for spec in self.outputs]
@@ -94,7 +96,7 @@ class OnnxRunner(Runner):
         bound = self._bound
         if bound is None:
             raise RuntimeError("only a runner on CUDA tells the time of copies")
-        with _run_errors():
+        with _run_errors(self.device):
             return bound.infer(feeds)
 
     def close(self) -> None:
@@ -107,10 +109,13 @@ class OnnxRunner(Runner):
 
 
 @contextlib.contextmanager
-def _run_errors() -> Iterator[None]:
+def _run_errors(device: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if device == "cuda" and _DEVICE_FAILED.search(str(error)):
+            fix = "Free GPU memory, or give a smaller batch."
+            raise MachineError("the GPU failed under ONNX Runtime", got=_reason(error), fix=fix) from error
         raise InputError("ONNX Runtime cannot run the graph on these inputs", got=_reason(error)) from error
 
 

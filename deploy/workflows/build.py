@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.artifacts import ArtifactNames, plan_manifest_path
+from deploy.artifacts import plan_manifest_path
 from deploy.data.calibration import CalibrationData, open_calibration_data
 from deploy.data.loading import tell_once
 from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.loading import Loading
 from deploy.engine.log import LogLine, write_log
-from deploy.engine.refusals import NoImplementationError
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.hardware import devices
@@ -33,7 +32,7 @@ from deploy.workflows.inspection import inspect_engine
 from deploy.workflows.judge import Judge
 from deploy.workflows.precise import Maker
 from deploy.workflows.quantize import Quantized
-from deploy.workflows.refused import MOST_ROUNDS, as_given, without_refused
+from deploy.workflows.refused import as_given, built_without_refused, rebuilt_graph
 from deploy.workflows.request import BuildReport, BuildRequest, Reporter
 from deploy.workflows.source import Source, load_source
 from deploy.workflows.staging import outdated_engines, stage, stage_graph
@@ -105,23 +104,13 @@ class _Job:
             made = self._precise()
             if not made.peaks and not self._as_it_is:
                 self._report.warn(NOT_AUDITED)
-        for _ in range(MOST_ROUNDS):
-            try:
-                return self._finish(made)
-            except NoImplementationError as error:
-                made = without_refused(made, error, self._report)
-                self._leave_source()
-        return self._finish(made)
+        return built_without_refused(made, self._finish, self._report)
 
-    def _leave_source(self) -> None:
-        """The graph that was given is no longer what is built: that has a file of its own beside the engine."""
-        if self._as_it_is:
-            self._as_it_is = False
-            names = ArtifactNames.of(self._plan)
-            self._onnx = replace(names, stem=f"{names.stem}.rebuilt").onnx(self._request.precision)
-
-    def _finish(self, made: Quantized) -> BuildReport:
+    def _finish(self, made: Quantized, changed: bool) -> BuildReport:
         """Judge, write and build a graph: all of it, or nothing."""
+        if changed and self._as_it_is:
+            # The graph that was given is no longer what is built: that has a file of its own beside the engine.
+            self._as_it_is, self._onnx = False, rebuilt_graph(self._plan, self._request.precision)
         evidence = Evidence(self._source, self._judge, self._report, real=self._data is not None)
         self._judge_graph(made, evidence)
         graph, manifest = self._source.finished(made.graph, self._manifest(made, evidence))

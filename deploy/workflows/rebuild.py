@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy import hardware
-from deploy.artifacts import check_writable, plan_manifest_path
-from deploy.engine.build import build_engine
+from deploy.artifacts import check_writable, locked, plan_manifest_path
+from deploy.engine.build import BuiltEngine, build_engine
 from deploy.engine.compatible import compatible_of
-from deploy.engine.flavours import choose_flavour
+from deploy.engine.flavours import Flavour, choose_flavour
 from deploy.engine.loading import stripped
 from deploy.engine.options import BuildOptions
 from deploy.engine.plan import build_again, quoted, unchanged_graph
@@ -18,7 +19,10 @@ from deploy.engine.preflight import examine, unfit
 from deploy.errors import InputError
 from deploy.graph import files
 from deploy.manifest import EngineInfo, Manifest, read_plan_manifest
+from deploy.specs import Precision
 from deploy.workflows.inspection import inspect_engine
+from deploy.workflows.quantize import Quantized
+from deploy.workflows.refused import as_given, built_without_refused, rebuilt_graph
 from deploy.workflows.request import Reporter
 from deploy.workflows.source import Source, load_source
 from deploy.workflows.staging import stage, stage_graph
@@ -30,28 +34,49 @@ def rebuild_unfit(plan: Path, report: Reporter) -> bool:
     """Build a plan again where it is damaged or another release's or GPU's; whether that was done.
 
     Plan and manifest are replaced together once the build has succeeded; until then, or if it fails, the old ones stay.
+    Of several processes that find the plan unfit one builds it; the others wait for that, and take what it built.
 
     Raises:
         InputError: it has no manifest, or its graph is not there or was changed; or the build fails.
         MachineError: no plan could run here, or none can be built.
     """
+    if _find(plan) is None:
+        return False
+    with locked(plan):
+        found = _find(plan)  # anew: another process may have built it while this one waited
+        if found is None:
+            return False
+        report.note(f"{plan} does not fit this machine: {found.reason}")
+        source = load_source(found.graph, report.note, report.warn, _opened_size(found.graph, found.manifest))
+        _replace(plan, found.manifest, found.engine, source, report)
+    return True
+
+
+@dataclass(frozen=True)
+class _Unfit:
+    """A plan that has to be built again, and why; ``graph`` is what it was built from, unchanged."""
+
+    reason: str
+    manifest: Manifest
+    engine: EngineInfo
+    graph: Path
+
+
+def _find(plan: Path) -> _Unfit | None:
+    """None where the plan fits. Raises where it cannot be built again."""
     manifest = read_plan_manifest(plan)
     reason = _reason(plan, manifest)
     if reason is None:
-        return False
+        return None
     if manifest is None or manifest.engine is None:
         raise InputError(
             f"{plan} does not fit this machine, and cannot be built again without its manifest",
             got=f"no file {plan_manifest_path(plan)}; {reason}",
             fix=build_again(plan),
         )
-    graph = unchanged_graph(plan, manifest.engine)
     for path in (plan, plan_manifest_path(plan)):
         check_writable(path)
-    report.note(f"{plan} does not fit this machine: {reason}")
-    source = load_source(graph, report.note, report.warn, _opened_size(graph, manifest))
-    _replace(plan, manifest, manifest.engine, source, report)
-    return True
+    return _Unfit(reason, manifest, manifest.engine, unchanged_graph(plan, manifest.engine))
 
 
 def _reason(plan: Path, manifest: Manifest | None) -> str | None:
@@ -70,30 +95,60 @@ def _reason(plan: Path, manifest: Manifest | None) -> str | None:
 def _replace(plan: Path, manifest: Manifest, engine: EngineInfo, source: Source, report: Reporter) -> None:
     flavour = choose_flavour(engine.flavour)
     report.note(f"building it again from {source.path} with {flavour}")
-    with ExitStack() as staged:
-        onnx, place = _graph(staged, source)
+
+    def attempt(made: Quantized, changed: bool) -> tuple[Path, BuiltEngine]:
+        # What was measured of the old plan or of another graph says nothing of this one.
+        facts = manifest.evolve(parity=() if changed else source.manifest.parity)
+        if not changed:
+            return source.path, _build(plan, facts, engine, flavour, source, report)
+        graph = rebuilt_graph(plan, source.precision)
+        facts = facts.evolve(quantization=made.facts)
+        described = source.manifest.evolve(quantization=made.facts, parity=())
+        new = replace(source, path=graph, graph=made.graph, manifest=described)
+        return graph, _build(plan, facts, engine, flavour, new, report, keep=True)
+
+    given = as_given(source.graph, source.manifest.quantization)
+    graph, built = built_without_refused(given, attempt, report)
+    for warning in built.warnings:
+        report.warn(f"builder: {warning}")
+    data = " --data DIR" if manifest.precision is Precision.INT8 else ""
+    compare = f"python -m deploy verify {quoted(graph)} {quoted(plan)}{data}"
+    report.note(f"replaced {plan} and its manifest; the new engine was not compared with its graph: {compare}")
+
+
+def _build(
+    plan: Path,
+    manifest: Manifest,
+    engine: EngineInfo,
+    flavour: Flavour,
+    source: Source,
+    report: Reporter,
+    *,
+    keep: bool = False,
+) -> BuiltEngine:
+    """Build and replace. ``keep``: the source is a graph of its own, and its file is written too."""
+    # The graph is moved first, as the manifest refers to it.
+    with ExitStack() as staged, ExitStack() as staged_graph:
+        onnx, place = _graph(staged_graph, source, keep=keep)
         built = build_engine(
             onnx, flavour=flavour, batch=engine.batch, options=_options(engine), path=place, progress=report.phases
         )
         inspection = inspect_engine(built.plan, flavour, source.graph, built.loading(onnx, place))
-        info = replace(built.info(engine.onnx_file, source.path.read_bytes()), inspection=inspection.to_dict())
-        # What was measured of the old plan says nothing of this one.
-        new = manifest.evolve(engine=info, parity=source.manifest.parity)
+        filed = onnx if keep else source.path.read_bytes()
+        info = built.info(os.path.relpath(source.path, plan.parent), filed)
+        new = manifest.evolve(engine=replace(info, inspection=inspection.to_dict()))
         stage(staged, plan, built.plan)
-        # Moved first: between the two moves the manifest does not fit the plan, which every command sees.
+        # Moved before the plan: between the two moves the manifest does not fit the plan, which every command sees.
         stage(staged, plan_manifest_path(plan), new.to_json(indent=2).encode())
-    for warning in built.warnings:
-        report.warn(f"builder: {warning}")
-    compare = f"python -m deploy verify {quoted(source.path)} {quoted(plan)}"
-    report.note(f"replaced {plan} and its manifest; the new engine was not compared with its graph: {compare}")
+    return built
 
 
-def _graph(staged: ExitStack, source: Source) -> tuple[bytes, Path | None]:
+def _graph(staged: ExitStack, source: Source, *, keep: bool) -> tuple[bytes, Path | None]:
     """What the builder is given: the file as it is, or in the form that ``build`` made of it."""
-    if source.as_filed:
+    if source.as_filed and not keep:
         return source.path.read_bytes(), source.path
     graph, manifest = source.finished(source.graph, source.manifest)
-    return stage_graph(staged, source.path, graph, manifest, keep=False)
+    return stage_graph(staged, source.path, graph, manifest, keep=keep)
 
 
 def _options(engine: EngineInfo) -> BuildOptions:

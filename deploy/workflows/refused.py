@@ -5,17 +5,22 @@ Strong typing has no fallback: one such layer fails the whole build, and only th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import onnx_ir as ir
 
+from deploy.artifacts import ArtifactNames
 from deploy.engine.refusals import NoImplementationError
 from deploy.errors import InputError
 from deploy.graph.drop_qdq import drop_qdq, int8_nodes, int8_nodes_named
+from deploy.specs import Precision
 from deploy.workflows.quantize import Quantized
 from deploy.workflows.request import Reporter
+
+Built = TypeVar("Built")
 
 # A builder stops at the first layer that it refuses: each round is a build, and finds one or a few.
 MOST_ROUNDS = 20
@@ -52,6 +57,32 @@ def without_refused(made: Quantized, error: NoImplementationError, report: Repor
         raise error
     report.warn(refusal_text(list(new), error))
     return replace(again, facts={**facts, **(again.facts or {})})
+
+
+def built_without_refused(made: Quantized, build: Callable[[Quantized, bool], Built], report: Reporter) -> Built:
+    """What ``build`` returns of ``made``, or of that without the layers that the builder refuses.
+
+    Args:
+        made: the graph.
+        build: called with a graph, and whether it is no longer the one of the start.
+        report: told which layers were left out.
+
+    Raises:
+        NoImplementationError: as :func:`without_refused`.
+    """
+    changed = False
+    for _ in range(MOST_ROUNDS):
+        try:
+            return build(made, changed)
+        except NoImplementationError as error:
+            made, changed = without_refused(made, error, report), True
+    return build(made, changed)
+
+
+def rebuilt_graph(plan: Path, precision: Precision) -> Path:
+    """Where the graph lies that a plan was really built from, if it is no longer the one that was given."""
+    names = ArtifactNames.of(plan)
+    return replace(names, stem=f"{names.stem}.rebuilt").onnx(precision)
 
 
 def refusal_text(nodes: Sequence[str], error: NoImplementationError) -> str:

@@ -13,6 +13,7 @@ import pytest
 from deploy.artifacts import (
     ArtifactNames,
     check_writable,
+    locked,
     plan_manifest_path,
     replacing,
     replacing_all,
@@ -241,3 +242,14 @@ def test_of_several_files_one_that_is_missing_moves_none(tmp_path):
     with pytest.raises(InputError, match="cannot write"), replacing_all(one, two) as folder:
         (folder / "a").write_bytes(b"new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_taken(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*net\.plan\.lock .got no such file or directory"):
+        locked(tmp_path / "missing" / "net.plan").__enter__()
+
+
+def test_a_lock_lets_errors_of_its_body_through(old):
+    with pytest.raises(FileNotFoundError, match="theirs"), locked(old):
+        raise FileNotFoundError("theirs")
+    assert contents(old.parent) == {"net.onnx": b"old", "net.onnx.lock": b""}

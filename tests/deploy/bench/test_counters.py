@@ -89,20 +89,42 @@ def test_power_by_the_energy_counter(nvml):
     use, counters = GpuUse(), open_counters()
     for _ in range(2):
         with use.during(counters):
-            time.sleep(0.1)
+            time.sleep(0.55)
         time.sleep(0.05)  # between turns: does not count
-    assert use.seconds == pytest.approx(0.2, abs=0.08)
+    assert use.seconds == pytest.approx(1.1, abs=0.08)
     assert use.power() == pytest.approx(200, rel=0.05)
     assert use.clock_range() == (1980, 1980)
+    assert 2 <= len(use.clocks) <= 4, "five times a second at most"
+    assert use.watts == [], "not asked where energy is counted"
     assert all(thread.name != "nvml" for thread in threading.enumerate())
+
+
+def test_no_power_of_less_than_a_second(nvml):
+    use, counters = GpuUse(), open_counters()
+    for _ in range(2):
+        with use.during(counters):
+            time.sleep(0.3)
+    assert use.joules > 0
+    assert use.power() is None
 
 
 def test_power_by_samples_where_energy_is_not_counted(nvml):
     nvml._energy = False
     use = GpuUse()
     with use.during(open_counters()):
-        time.sleep(0.1)
+        time.sleep(1.5)
     assert use.power() == 150.0
+    assert 1 <= len(use.watts) <= 3, "not those of the first second"
+
+
+def test_no_power_by_samples_of_short_turns(nvml):
+    nvml._energy = False
+    use, counters = GpuUse(), open_counters()
+    for _ in range(4):
+        with use.during(counters):
+            time.sleep(0.3)
+    assert use.seconds > 1
+    assert use.power() is None
 
 
 def test_no_counters_no_use():

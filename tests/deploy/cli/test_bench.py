@@ -267,7 +267,7 @@ def test_an_engine_tells_its_parts(cli: Cli, gpu: None):
 
 
 def test_the_document_of_an_engine(cli: Cli, gpu: None):
-    (row,) = cli.done("bench", "net.plan", *SHORT, "--json").document["results"]
+    (row,) = cli.done("bench", "net.plan", *SHORT, "--duration-s", "1.5", "--json").document["results"]
     assert row["batch"] == 2  # the smallest that it takes
     assert all(set(row[part]) == FIGURES for part in PARTS)
     assert row["gpu_compute_time_ms"]["p99"] == 1.5
@@ -275,6 +275,11 @@ def test_the_document_of_an_engine(cli: Cli, gpu: None):
     assert row["energy_per_image_j"] == pytest.approx(row["power_w"] / row["images_per_second"])
     assert (row["gpu_memory_mb"], row["gpu_memory_from"]) == (48, "the runner")
     assert (row["precision"], row["timed_by"]) == ("int8", "CUDA events")
+
+
+def test_less_than_a_second_tells_no_power(cli: Cli, gpu: None):
+    (row,) = cli.done("bench", "net.plan", *SHORT, "--json").document["results"]
+    assert (row["power_w"], row["energy_per_image_j"]) == (None, None)
 
 
 def test_a_batch_outside_the_profile(cli: Cli, gpu: None, unmeasured: None):

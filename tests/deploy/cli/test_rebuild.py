@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
 from pathlib import Path
 
+import onnx
+import onnx_ir as ir
 import pytest
 from commands import Cli, foreign, snapshot, write_images
 from tensorrt_api.cuda import LIVE, SimulatedCuda
@@ -14,8 +17,10 @@ from tensorrt_api.simulator import simulate
 from tensorrt_api.tables import APIS
 
 from deploy import hardware
+from deploy.artifacts import sha256_file
 from deploy.engine import preflight
 from deploy.errors import MachineError
+from deploy.workflows import rebuild
 
 OLDER, NEWER = (next(api for api in APIS if api.version.startswith(v)) for v in ("10.3", "11.4"))
 RTX = next(api for api in APIS if api.flavour == "tensorrt_rtx")
@@ -122,6 +127,61 @@ def test_a_damaged_engine_is_built_again(cli: Cli, moved: Path, damage: str):
     assert "building it again from my net.fp16.onnx" in done.err
 
 
+def test_what_another_process_built_in_the_meantime_is_taken(cli: Cli, moved: Path, monkeypatch: pytest.MonkeyPatch):
+    """It holds the lock while this one has found the plan unfit, and waits."""
+    real, built = rebuild.locked, []
+
+    @contextlib.contextmanager
+    def waited(path: Path):
+        monkeypatch.setattr(rebuild, "locked", real)
+        cli.done("infer", "--engine", moved, "photos", "--rebuild")
+        built.append(snapshot(Path()))
+        with real(path):
+            yield
+
+    monkeypatch.setattr(rebuild, "locked", waited)
+    done = cli.done("infer", "--engine", moved, "photos", "--rebuild")
+    assert "building it again" not in done.err
+    assert built == [snapshot(Path())], "the pair of the other process stays"
+
+
+def int8_layers(graph: Path) -> list[str]:
+    nodes = onnx.load(graph).graph.node
+    made = {output: node.op_type for node in nodes for output in node.output}
+    return [node.name for node in nodes if [made.get(name) for name in node.input].count("DequantizeLinear") >= 2]
+
+
+def test_int8_layers_that_the_target_refuses(cli: Cli, net, machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Their Q/DQ are dropped, as in a build; what is really built lies beside the plan, and the manifest says so."""
+    monkeypatch.chdir(tmp_path)
+    first = net.op("Relu", "first", net.conv("first_conv", "input", (3, 16), 3))
+    second = net.op("Relu", "second", net.conv("second_conv", first, (16, 16), 3))
+    flat = net.op("Flatten", "flat", net.op("GlobalAveragePool", "pool", second))
+    net.op("Gemm", "logits", flat, net.weight("head", 20, 16), net.weight("bias", 20), transB=1)
+    onnx.save(ir.to_proto(net.model("logits", ["batch", 20])), "net.onnx")
+    write_images(Path("photos"), 6)
+    machine(OLDER)
+    cli.done("build", "net.onnx", "--precision", "int8", "--calibration-data", "photos", "--backend", "tensorrt")
+    plan, given = Path("net.int8.plan"), Path("net.int8.onnx")
+    before, layers = given.read_bytes(), int8_layers(given)
+    assert "second_conv_node" in layers
+    machine(NEWER, refuses=["second_conv_node"])
+    done = cli.done("infer", "--engine", plan, "photos", "--rebuild")
+    assert "warning: no INT8 kernel for second_conv_node: out of INT8, and the engine is built again" in done.err
+    assert "python -m deploy verify net.rebuilt.int8.onnx net.int8.plan --data DIR" in done.err
+    assert given.read_bytes() == before
+    rebuilt, manifest = Path("net.rebuilt.int8.onnx"), json.loads(Path(f"{plan}.json").read_text())
+    assert int8_layers(rebuilt) == [name for name in layers if name != "second_conv_node"]
+    assert manifest["engine"]["onnx_file"] == str(rebuilt)
+    assert manifest["engine"]["onnx_sha256"] == sha256_file(rebuilt)
+    assert list(manifest["quantization"]["refused"]) == ["second_conv_node"]
+    assert manifest["parity"] == []
+    cli.done("verify", rebuilt, plan, "--data", "photos")
+    machine(OLDER)
+    done = cli.done("infer", "--engine", plan, "photos", "--rebuild")
+    assert "building it again from net.rebuilt.int8.onnx with TensorRT 10.3" in done.err
+
+
 def test_without_its_graph(cli: Cli, moved: Path):
     Path("my net.fp16.onnx").unlink()
     error = cli.refused(2, "infer", "--engine", moved, "photos", "--rebuild")
@@ -159,6 +219,7 @@ def test_a_build_that_fails_leaves_the_old_engine(cli: Cli, moved: Path, monkeyp
     from tensorrt_api.simulator import Builder
 
     monkeypatch.setattr(Builder, "build_serialized_network", lambda self, *_: self._log("ERROR", "no kernel"))
+    Path(f"{moved}.lock").touch()  # it stays
     before = snapshot(Path())
     error = cli.refused(2, "infer", "--engine", moved, "photos", "--rebuild")
     assert "cannot build this graph (got no kernel)" in error
@@ -166,6 +227,7 @@ def test_a_build_that_fails_leaves_the_old_engine(cli: Cli, moved: Path, monkeyp
 
 
 def test_damaged_options_are_refused(cli: Cli, moved: Path):
+    Path(f"{moved}.lock").touch()  # it stays
     manifest = json.loads(Path(f"{moved}.json").read_text())
     manifest["engine"]["options"]["workspace_gib"] = "much"
     Path(f"{moved}.json").write_text(json.dumps(manifest))

@@ -116,3 +116,20 @@ def test_stripped_plans_are_small_and_take_a_gpu(api, monkeypatch):
     monkeypatch.setattr(hardware, "devices", list)
     with pytest.raises(MachineError, match="strips weights only where there is a GPU"):
         build(api, strip=True)
+
+
+@pytest.mark.parametrize("gpus", [[L4], []], ids=["GPU", "no GPU"])
+@pytest.mark.parametrize("api", TENSORRT, ids=str)
+def test_the_lean_runtime_cannot_refit(api, gpus, monkeypatch):
+    monkeypatch.setattr(hardware, "devices", lambda: gpus)
+    with pytest.raises(InputError) as caught:
+        build(api, AMPERE, VERSION, strip=True)
+    assert str(caught.value) == (
+        "a plan that later releases run cannot take its weights when it is opened "
+        "(got --compatible version and --strip-weights; expected one of them). Leave --strip-weights out."
+    )
+
+
+def test_hardware_compatible_plans_may_be_stripped(monkeypatch):
+    monkeypatch.setattr(hardware, "devices", lambda: [L4])
+    assert build(by_version("11.4"), AMPERE, strip=True).options["strip_weights"] is True

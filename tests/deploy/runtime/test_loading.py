@@ -131,18 +131,18 @@ def test_weights_of_another_size_are_named(machine):
     assert "Failed to refit conv.weight: its size or type differs" in caught.value.details
 
 
-def test_the_inspector_looks_into_both(machine):
+@pytest.mark.parametrize("options", [BuildOptions(strip_weights=True), BuildOptions(compatible=(Compatible.VERSION,))])
+def test_the_inspector_looks_into_both(machine, options):
     flavour = machine(NEWER)
-    options = BuildOptions(strip_weights=True, compatible=(Compatible.VERSION,))
     built = build_engine(network(), flavour=flavour, batch=BATCH, options=options)
     assert "/conv" in plan_information(built.plan, flavour, built.loading(network(), None))
 
 
-def test_times_are_measured_with_weights(machine, monkeypatch):
+@pytest.mark.parametrize("options", [BuildOptions(strip_weights=True), BuildOptions(compatible=(Compatible.VERSION,))])
+def test_times_are_measured_with_weights(machine, monkeypatch, options):
     """Graphs are timed while one is chosen, before there is a file to take weights from."""
     monkeypatch.setattr(trt_profile, "WARM_UP", 0.01)
     monkeypatch.setattr(trt_profile, "RUNS", 2)
-    options = BuildOptions(strip_weights=True, compatible=(Compatible.VERSION,))
     measured = Measured(machine(NEWER), BATCH, "NVIDIA L4", options)
     assert measured(ir.from_proto(onnx.load_from_string(network()))) > 0
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.errors import InputError
+from deploy.errors import InputError, MachineError
 from deploy.graph import files
 from deploy.runtime import onnxrt
 from deploy.runtime.onnx_binding import BoundSession
@@ -169,6 +169,44 @@ def test_a_runner_on_cuda_binds_and_times(on_cuda, mini, images, run):
             runner.infer_timed({"input": images[:, :1]})
     with pytest.raises(RuntimeError, match="this runner is closed"):
         runner.infer_timed({"input": images})
+
+
+PLACE = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<true> CudaCall(int) "
+DEVICE = [
+    f"{PLACE}CUDA failure 2: out of memory ; GPU=0 ; hostname=here ; expr=cudaMalloc(&p, size);",
+    f"{PLACE}CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0",
+    f"{PLACE}CUBLAS failure 3: the resource allocation failed ; GPU=0",
+    "bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9663676416",
+]
+INPUTS = "Non-zero status code returned while running Add node. Name:'only' Status Message: 2 by 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [*((text, MachineError) for text in DEVICE), (INPUTS, InputError), (f"{PLACE}2 by 3", InputError)],
+)
+def test_a_gpu_that_fails_is_no_wrong_input(on_cuda, mini, images, monkeypatch, text, error):
+    def fail(self, feeds):
+        raise RuntimeError(f"[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : {text}")
+
+    monkeypatch.setattr(BoundSession, "infer", fail)
+    with OnnxRunner(files.to_bytes(mini), device="cuda") as runner:
+        for infer in (runner.infer, runner.infer_timed):
+            with pytest.raises(error) as caught:
+                infer({"input": images})
+            assert type(caught.value) is error
+            assert (caught.value.fix == "Free GPU memory, or give a smaller batch.") is (error is MachineError)
+
+
+def test_on_the_cpu_no_gpu_fails(mini, images, monkeypatch):
+    class Failing:
+        def run(self, names, feeds):
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+
+    with OnnxRunner(files.to_bytes(mini), device="cpu") as runner:
+        monkeypatch.setattr(runner, "_session", Failing())
+        with pytest.raises(InputError, match="cannot run the graph on these inputs"):
+            runner.infer({"input": images})
 
 
 def test_a_runner_on_the_cpu_tells_no_parts(mini):

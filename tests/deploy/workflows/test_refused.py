@@ -120,7 +120,7 @@ def test_a_refusal_of_no_int8_or_of_all(cli: Cli, target, monkeypatch: pytest.Mo
 
 
 def test_rounds_are_bounded(cli: Cli, target, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("deploy.workflows.build.MOST_ROUNDS", 1)
+    monkeypatch.setattr(refused, "MOST_ROUNDS", 1)
     target(NEWEST, "first_conv_node", "third_conv_node")
     result = cli(*BUILD)
     assert result.code == 2
