@@ -25,6 +25,13 @@ _SUFFIXES = (".onnx", ".plan")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="FILE|DIR", type=Path, help=".onnx and .plan files, or folders")
     parser.add_argument("--http-port", type=int, default=8000, metavar="P", help="port (default 8000; 0: a free one)")
+    metrics = parser.add_mutually_exclusive_group()
+    metrics.add_argument(
+        "--metrics-port", type=int, default=8002, metavar="P", help="port of /metrics (default 8002; 0: a free one)"
+    )
+    metrics.add_argument(
+        "--no-metrics", action="store_const", const=None, dest="metrics_port", help="no metrics, no port for them"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
     parser.add_argument("--api-key", metavar="KEY", help="clients must send it; default: $DEPLOY_API_KEY, if set")
     parser.add_argument("--max-batch", type=int, default=8, metavar="N", help="rows in one run (default 8)")
@@ -53,16 +60,22 @@ def run(args: argparse.Namespace, console: Console) -> int:
     repository = Repository(openers, settings, args.drain_seconds)
     app = application(repository, key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None)
 
-    def ready(port: int) -> None:
-        address = f"http://{args.host}:{port}"
-        if console.as_json:
-            console.document({"models": list(files), "address": address})
-        console.text(f"serving {', '.join(files)} on {address}")
-
-    if not serve(app, repository, host=args.host, port=args.http_port, limit=args.drain_seconds, ready=ready):
+    ports = {"port": args.http_port, "metrics_port": args.metrics_port}
+    ready = partial(_ready, console, args.host, list(files))
+    if not serve(app, repository, host=args.host, **ports, limit=args.drain_seconds, ready=ready):
         raise CheckFailed("some requests were not answered", expected=f"all within {args.drain_seconds:g} s")
     console.text("drained")
     return 0
+
+
+def _ready(console: Console, host: str, models: list[str], ports: list[int]) -> None:
+    address, *metrics = (f"http://{host}:{port}" for port in ports)
+    where = f"{metrics[0]}/metrics" if metrics else None
+    if console.as_json:
+        console.document({"models": models, "address": address, "metrics": where})
+    console.text(f"serving {', '.join(models)} on {address}")
+    if where:
+        console.text(f"metrics on {where}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -70,8 +83,9 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is a count", got=value, expected="1 or more")
-    if not 0 <= args.http_port < 1 << 16:
-        raise InputError("--http-port is no port", got=args.http_port, expected="0 to 65535")
+    for flag, port in (("--http-port", args.http_port), ("--metrics-port", args.metrics_port)):
+        if port is not None and not 0 <= port < 1 << 16:
+            raise InputError(f"{flag} is no port", got=port, expected="0 to 65535")
 
 
 def _find(given: list[Path]) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from deploy.errors import InputError
 from deploy.runtime.base import Array, Runner
 from deploy.runtime.rows import fixed_batch, rows_of
-from deploy.serving.errors import QueueFull, TimedOut, Unavailable
+from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reason
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
 from deploy.serving.statistics import Statistics, Times
 
@@ -137,8 +137,8 @@ class Batcher:
     def _counting_failure(self, arrived: float) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self.statistics.failed(asyncio.get_running_loop().time() - arrived)
+        except BaseException as error:
+            self.statistics.failed(asyncio.get_running_loop().time() - arrived, failure_reason(error))
             raise
 
     def _admit(self, feeds: Feeds, priority: int, arrived: float) -> _Request:

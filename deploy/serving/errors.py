@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
 from deploy.errors import InputError, MachineError
+
+# The values of the label "reason" of Triton's nv_inference_request_failure.
+FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
 class QueueFull(MachineError):
@@ -33,3 +38,12 @@ class TooLarge(InputError):
 
 class Unsupported(InputError):
     """An extension of the protocol that this server does not have."""
+
+
+def failure_reason(error: BaseException) -> str:
+    """Which of ``FAILURE_REASONS``: by the queue, the client, the network, or what was asked."""
+    if isinstance(error, (QueueFull, TimedOut)):
+        return "REJECTED"
+    if isinstance(error, CancelledError):
+        return "CANCELED"
+    return "OTHER" if isinstance(error, (InputError, Unavailable)) else "BACKEND"

@@ -1,4 +1,4 @@
-"""The HTTP server: opens its port, loads the models, drains them at the end."""
+"""The HTTP server: opens its ports, loads the models, drains them at the end."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from deploy.errors import MachineError
 from deploy.serving.errors import Unavailable
+from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, whose signals first drain the models: accepted requests are answered, then the port closes."""
+    """uvicorn, whose signals first drain the models: accepted requests are answered, then the ports close."""
 
-    def __init__(self, config: uvicorn.Config, repository: Repository, ready: Callable[[int], None]) -> None:
+    def __init__(self, config: uvicorn.Config, repository: Repository, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._repository, self._ready = repository, ready
         self.answered = True
@@ -35,7 +37,7 @@ class _Server(uvicorn.Server):
                 await self._repository.load(row["name"])
             except Unavailable as error:  # whoever starts the server may know the whole reason
                 raise error.__cause__ or error from None
-        self._ready(self.servers[0].sockets[0].getsockname()[1])
+        self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.answered = await self._repository.drain()
@@ -43,7 +45,14 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    app: Starlette, repository: Repository, *, host: str, port: int, limit: float, ready: Callable[[int], None]
+    app: ASGIApp,
+    repository: Repository,
+    *,
+    host: str,
+    port: int,
+    metrics_port: int | None,
+    limit: float,
+    ready: Callable[[list[int]], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -51,23 +60,36 @@ def serve(
         app: from :func:`deploy.serving.http.application`, over the same ``repository``.
         repository: loaded here, once the port is open: until then readiness says no.
         host, port: where to listen; port 0 takes a free one.
+        metrics_port: of ``/metrics`` on the same host; None for no metrics.
         limit: seconds for connections to close after the models are drained.
-        ready: called with the port when all models are loaded.
+        ready: called with the port, and that of the metrics, when all models are loaded.
 
     Raises:
-        MachineError: the port cannot be opened.
+        MachineError: a port cannot be opened.
         DeployError: a model cannot be loaded.
     """
+    with contextlib.ExitStack() as stack:
+        listening = [stack.enter_context(_open(host, port, "--http-port"))]
+        if metrics_port is not None:
+            listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
+            app = by_port(app, _port(listening[1]), metrics_application(repository))
+        server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
+        # uvicorn repeats the signal that stopped it, after it has stopped.
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(server.serve(listening))
+    return server.answered
+
+
+def _open(host: str, port: int, flag: str) -> socket.socket:
     try:
-        listening = _listen(host, port)
+        return _listen(host, port)
     except OSError as error:
         got = (error.strerror or str(error)).lower()
-        raise MachineError(f"cannot listen on {host}:{port}", got=got, fix="Give another --http-port.") from error
-    server = _Server(_config(app, limit), repository, ready)
-    # uvicorn repeats the signal that stopped it, after it has stopped.
-    with listening, contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(server.serve([listening]))
-    return server.answered
+        raise MachineError(f"cannot listen on {host}:{port}", got=got, fix=f"Give another {flag}.") from error
+
+
+def _port(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -84,6 +106,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _config(app: Starlette, limit: float) -> uvicorn.Config:
+def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
     seconds = max(1, round(limit))
     return uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=seconds)

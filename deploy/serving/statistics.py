@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from deploy.serving.errors import FAILURE_REASONS
+
+# Upper ends of the queue time's histogram, in seconds; one more bucket is above them all.
+QUEUE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 @dataclass
@@ -31,7 +37,7 @@ class Times:
     compute_output: float
 
 
-_STAGES = ("compute_input", "compute_infer", "compute_output")
+STAGES = ("compute_input", "compute_infer", "compute_output")
 
 
 def _durations(*names: str) -> dict[str, Duration]:
@@ -42,14 +48,17 @@ def _durations(*names: str) -> dict[str, Duration]:
 class Statistics:
     """Counts of one model since it was loaded.
 
-    A request counts once in ``requests``, whatever its rows; its stages are those of the batch that it was in.
+    A request counts once, in ``requests`` or by its reason in ``failures``, whatever its rows; its stages are those of
+    the batch that it was in. ``queued`` counts the requests of ``requests["queue"]`` by time (QUEUE_BUCKETS).
     ``inferences`` counts rows, ``executions`` runs of the network.
     """
 
     inferences: int = 0
     executions: int = 0
     last_inference_ms: int = 0
-    requests: dict[str, Duration] = field(default_factory=lambda: _durations("success", "fail", "queue", *_STAGES))
+    requests: dict[str, Duration] = field(default_factory=lambda: _durations("success", "queue", *STAGES))
+    failures: dict[str, Duration] = field(default_factory=lambda: _durations(*FAILURE_REASONS))
+    queued: list[int] = field(default_factory=lambda: [0] * (len(QUEUE_BUCKETS) + 1))
     batches: dict[int, dict[str, Duration]] = field(default_factory=dict)
 
     def executed(self, rows: int, times: Times) -> None:
@@ -57,24 +66,31 @@ class Statistics:
         self.inferences += rows
         self.executions += 1
         self.last_inference_ms = time.time_ns() // 1_000_000
-        for stage, duration in self.batches.setdefault(rows, _durations(*_STAGES)).items():
+        for stage, duration in self.batches.setdefault(rows, _durations(*STAGES)).items():
             duration.add(getattr(times, stage))
 
     def succeeded(self, total: float, queued: float, times: Times) -> None:
         """One request answered; seconds from its arrival to its answer, and to its start."""
         self.requests["success"].add(total)
         self.requests["queue"].add(queued)
-        for stage in _STAGES:
+        self.queued[bisect_left(QUEUE_BUCKETS, queued)] += 1
+        for stage in STAGES:
             self.requests[stage].add(getattr(times, stage))
 
-    def failed(self, total: float) -> None:
-        """One request refused, timed out or failed, after ``total`` seconds."""
-        self.requests["fail"].add(total)
+    def failed(self, total: float, reason: str) -> None:
+        """One request refused, timed out or failed, after ``total`` seconds; ``reason`` is one of FAILURE_REASONS."""
+        self.failures[reason].add(total)
+
+    @property
+    def fail(self) -> Duration:
+        """All failures."""
+        failures = self.failures.values()
+        return Duration(sum(one.count for one in failures), sum(one.ns for one in failures))
 
     def as_dict(self) -> dict[str, object]:
         """The fields of Triton's ``model_stats`` but for the model's name and version."""
         none = Duration().as_dict()
-        stats = {name: duration.as_dict() for name, duration in self.requests.items()}
+        stats = {name: duration.as_dict() for name, duration in {**self.requests, "fail": self.fail}.items()}
         return {
             "last_inference": self.last_inference_ms,
             "inference_count": self.inferences,

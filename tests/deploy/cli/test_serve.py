@@ -28,13 +28,15 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_served_and_sigterm_drains(folder):
-    command = [sys.executable, "-m", "deploy", "serve", str(folder), "--http-port", "0", "--threads", "1"]
+    ports = ["--http-port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, "--threads", "1"]
     env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
         try:
             line = server.stdout.readline()
             assert line.startswith("serving one, two on http://127.0.0.1:"), server.stderr.read()
             address = line.split()[-1]
+            metrics = server.stdout.readline().split()[-1]
             assert httpx.get(f"{address}/v2/health/ready").status_code == 200
             metadata = httpx.get(f"{address}/v2/models/one").json()
             (tensor,) = metadata["inputs"]
@@ -45,6 +47,10 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             with open_runner(folder / "one.onnx", threads=1) as runner:
                 (expected,) = runner.infer({tensor["name"]: rows}).values()
             np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5)
+            counted = httpx.get(metrics)
+            assert 'nv_inference_count{model="one",version="1"} 2.0\n' in counted.text
+            assert httpx.get(metrics.replace("/metrics", "/v2")).status_code == 404
+            assert httpx.get(f"{address}/metrics").status_code == 404
             server.send_signal(signal.SIGTERM)
             out, err = server.communicate(timeout=60)
         finally:
@@ -61,6 +67,7 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
         (["{empty}"], "holds no model"),
         (["{folder}", "--instances", "0"], "--instances is a count"),
         (["{folder}", "--http-port", "70000"], "--http-port is no port"),
+        (["{folder}", "--metrics-port", "-1"], "--metrics-port is no port"),
         (["{folder}", "--max-batch", "0"], "are counts"),
     ],
 )
@@ -74,11 +81,16 @@ def test_a_mistake_is_one_line(folder, tmp_path_factory, arguments, message, cap
 
 def test_a_file_that_is_no_graph_stops_the_start_with_its_reason(tmp_path, capsys):
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
-    assert main(["serve", str(tmp_path), "--http-port", "0"]) == 2
+    assert main(["serve", str(tmp_path), "--http-port", "0", "--no-metrics"]) == 2
     assert "ONNX Runtime cannot load" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_said(folder, capsys):
+@pytest.mark.parametrize("flag", ["--http-port", "--metrics-port"])
+def test_a_port_in_use_is_said(folder, flag, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["serve", str(folder), "--http-port", str(taken.getsockname()[1])]) == 3
-    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+        port = str(taken.getsockname()[1])
+        free = ["--http-port", "0", "--metrics-port", "0"]
+        assert main(["serve", str(folder), *free, flag, port]) == 3
+    said = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert f"Give another {flag}." in said

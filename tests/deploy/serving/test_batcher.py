@@ -229,7 +229,7 @@ def test_an_error_of_the_network_reaches_all_of_its_batch_and_no_other():
             assert isinstance(result, RuntimeError)
         echo.error = None
         await answered(ask(batcher, 3), 3)
-        assert batcher.statistics.requests["fail"].count == 2
+        assert batcher.statistics.failures["BACKEND"].count == batcher.statistics.fail.count == 2
 
     run_still(check())
 
