@@ -261,11 +261,11 @@ def application(
         *_of_model("/stats", service.stats),
     ]
     post: list[tuple[str, Handler]] = [
+        *_of_model("/infer", service.infer),
+        *_of_model("/classify", service.classify),
         ("/v2/repository/index", service.index),
         ("/v2/repository/models/{model}/load", service.load),
         ("/v2/repository/models/{model}/unload", service.unload),
-        *_of_model("/infer", service.infer),
-        *_of_model("/classify", service.classify),
     ]
     extensions = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
     both: list[tuple[str, Handler]] = [(f"/v2/{name}{{rest:path}}", service.unsupported) for name in extensions]
@@ -273,7 +273,8 @@ def application(
         both += _of_model(tail, service.unsupported)
     routes = [
         Route(path, _guarded(handler, key, path.startswith("/v2/health")), methods=list(methods))
-        for table, methods in ((get, ("GET",)), (post, ("POST",)), (both, ("GET", "POST")))
+        # Routes are tried in turn: infer's are the first.
+        for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _failed})

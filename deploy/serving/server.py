@@ -107,5 +107,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
-    seconds = max(1, round(limit))
-    return uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=seconds)
+    # h11 bounds a request's head (64 KiB); httptools, which uvicorn would take where it is installed, does not.
+    return uvicorn.Config(
+        app,
+        http="h11",
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=max(1, round(limit)),
+    )
