@@ -52,13 +52,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.serving.http import application
     from deploy.serving.repository import Repository
     from deploy.serving.server import serve
+    from deploy.serving.service import Service
 
     _check(args)
     files = _find(args.models)
     settings = BatchSettings(args.max_batch, args.max_delay_ms / 1000, args.queue)
     openers = {name: partial(_open, file, args) for name, file in files.items()}
     repository = Repository(openers, settings, args.drain_seconds)
-    app = application(repository, key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None)
+    app = application(Service(repository), key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None)
 
     ports = {"port": args.http_port, "metrics_port": args.metrics_port}
     ready = partial(_ready, console, args.host, list(files))

@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy import __version__
 from deploy.serving.batcher import Batcher
-from deploy.serving.repository import VERSION
+from deploy.serving.repository import Model
 from deploy.serving.tensors import NAMES, shape_of
 from deploy.specs import TensorSpec
 
@@ -20,28 +20,29 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "deploy", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(name: str, batcher: Batcher) -> dict[str, Any]:
+def model_metadata(model: Model) -> dict[str, Any]:
     """The reply to ``GET /v2/models/NAME``; shapes have their batch axis."""
+    batcher = model.batcher
     return {
-        "name": name,
-        "versions": [VERSION],
+        "name": model.name,
+        "versions": [model.version],
         "platform": platform(batcher),
         "inputs": [_tensor(spec) for spec in batcher.inputs],
         "outputs": [_tensor(spec) for spec in _outputs(batcher)],
     }
 
 
-def model_config(name: str, batcher: Batcher) -> dict[str, Any]:
+def model_config(model: Model) -> dict[str, Any]:
     """Triton's ModelConfig: ``dims`` are without the batch axis where ``max_batch_size`` is above 0."""
-    settings = batcher.settings
+    batcher, settings = model.batcher, model.batcher.settings
     config = {
-        "name": name,
+        "name": model.name,
         "platform": platform(batcher),
         "backend": batcher.runner.backend,
         "max_batch_size": batcher.max_batch if batcher.batches else 0,
         "input": [_configured(spec, batcher.batches) for spec in batcher.inputs],
         "output": [_configured(spec, batcher.batches) for spec in _outputs(batcher)],
-        "instance_group": [{"name": name, "count": batcher.instances}],
+        "instance_group": [{"name": model.name, "count": batcher.instances}],
     }
     if batcher.batches:
         queue = {"max_queue_size": settings.max_queue}
@@ -52,6 +53,11 @@ def model_config(name: str, batcher: Batcher) -> dict[str, Any]:
             "default_queue_policy": queue,
         }
     return config
+
+
+def model_statistics(model: Model) -> dict[str, Any]:
+    """One row of ``model_stats``."""
+    return {"name": model.name, "version": model.version, **model.batcher.statistics.as_dict()}
 
 
 def platform(batcher: Batcher) -> str:

@@ -6,8 +6,6 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
@@ -19,14 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
-from deploy.runtime.base import Array
-from deploy.serving.batcher import Batcher
 from deploy.serving.bodies import SlowBody, compressed, read_body
-from deploy.serving.descriptions import model_config, model_metadata, server_metadata
+from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
 from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
-from deploy.serving.images import TOP_K, answers, prepare
-from deploy.serving.messages import InferRequest, asked_of, read_request, write_reply
-from deploy.serving.repository import VERSION, Repository
+from deploy.serving.images import TOP_K
+from deploy.serving.messages import read_request, write_reply
+from deploy.serving.repository import Model
+from deploy.serving.service import Service
 
 _LOG = logging.getLogger("deploy.serving")
 # The first that fits; anything else is a bug, of which the client learns nothing more.
@@ -45,26 +42,15 @@ _T = TypeVar("_T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask for. Bytes of a body (decompressed too), seconds until it is there, pixels of an image."""
-
-    body: int = 64 << 20
-    body_seconds: float = 30.0
-    pixels: int = 50_000_000
-    images: int = 64
-
-
 class _Gone(Exception):
     """The client closed its connection."""
 
 
-class Service:
-    """The handlers. Images are decoded by ``decoders`` threads, so that the loop never waits for them."""
+class _Handlers:
+    """One method for each kind of path."""
 
-    def __init__(self, repository: Repository, limits: Limits, decoders: int) -> None:
-        self._repository, self._limits = repository, limits
-        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+    def __init__(self, service: Service) -> None:
+        self._service, self._repository, self._limits = service, service.repository, service.limits
 
     async def live(self, request: Request) -> Response:
         return Response()
@@ -74,7 +60,7 @@ class Service:
 
     async def model_ready(self, request: Request) -> Response:
         try:
-            ready = self._model(request)[1].ready
+            ready = self._model(request).batcher.ready
         except UnknownModel:
             ready = False
         return Response(status_code=200 if ready else 400)
@@ -83,15 +69,14 @@ class Service:
         return _json(server_metadata())
 
     async def metadata(self, request: Request) -> Response:
-        return _json(model_metadata(*self._model(request)))
+        return _json(model_metadata(self._model(request)))
 
     async def config(self, request: Request) -> Response:
-        return _json(model_config(*self._model(request)))
+        return _json(model_config(self._model(request)))
 
     async def stats(self, request: Request) -> Response:
-        models = dict([self._model(request)]) if "model" in request.path_params else self._repository.loaded()
-        rows = [{"name": name, "version": VERSION, **batcher.statistics.as_dict()} for name, batcher in models.items()]
-        return _json({"model_stats": rows})
+        models = [self._model(request)] if "model" in request.path_params else self._repository.loaded()
+        return _json({"model_stats": [model_statistics(model) for model in models]})
 
     async def index(self, request: Request) -> Response:
         body = await self._body(request)
@@ -116,49 +101,23 @@ class Service:
         return Response()
 
     async def infer(self, request: Request) -> Response:
-        name, batcher = self._model(request)
+        model = self._model(request)
         body = await self._body(request)
-        asked = read_request(body, request.headers.get("inference-header-content-length"), batcher.inputs)
-        outputs = asked_of(asked, batcher.runner.outputs)
-        answer = await _while_connected(request, self._run(batcher, asked))
-        head = {"model_name": name, "model_version": VERSION, **({"id": asked.id} if asked.id else {})}
-        labels = batcher.runner.manifest.labels if batcher.runner.manifest else None
-        reply, length = write_reply(head, answer, outputs, labels)
+        asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
+        answer = await _while_connected(request, self._service.infer(model, asked))
+        reply, length = write_reply(answer)
         reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
         if length is not None:
             headers["Inference-Header-Content-Length"] = str(length)
         media = "application/json" if length is None else "application/octet-stream"
         return Response(reply, media_type=media, headers=headers)
 
-    async def _run(self, batcher: Batcher, asked: InferRequest) -> dict[str, Array]:
-        feeds = asked.feeds
-        spec = batcher.inputs[0]
-        files = feeds.get(spec.name)
-        if len(feeds) == 1 and files is not None and files.dtype == object and spec.dtype != "object":
-            feeds, _ = await self._prepared(batcher, [bytes(item) for item in files.reshape(-1)])
-        return await batcher.infer(feeds, priority=asked.priority, timeout=asked.timeout)
-
-    async def _prepared(self, batcher: Batcher, files: list[bytes]) -> tuple[dict[str, Array], list[Any]]:
-        most = min(self._limits.images, batcher.max_batch)
-        if not 1 <= len(files) <= most:
-            raise InputError("the request's images do not fit", got=len(files), expected=f"1 to {most}")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self._limits.pixels)
-
     async def classify(self, request: Request) -> Response:
         """An image (the body itself, or a form's field ``image``) → its classes or boxes."""
-        name, batcher = self._model(request)
-        count = _top_k(request)
+        model, count = self._model(request), _top_k(request)
         file = await self._image(request)
-        answer = await _while_connected(request, self._classified(batcher, file, count))
-        return _json({"model_name": name, "model_version": VERSION, **answer})
-
-    async def _classified(self, batcher: Batcher, file: bytes, count: int) -> dict[str, Any]:
-        feeds, fits = await self._prepared(batcher, [file])
-        outputs = await batcher.infer(feeds)
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._decoders, answers, batcher.runner, outputs, fits, count)
-        return found[0]
+        answer = await _while_connected(request, self._service.classify(model, file, count))
+        return _json({"model_name": model.name, "model_version": model.version, **answer})
 
     async def _image(self, request: Request) -> bytes:
         body = await self._body(request)
@@ -175,9 +134,8 @@ class Service:
     async def unsupported(self, request: Request) -> Response:
         raise Unsupported("this extension is not supported")
 
-    def _model(self, request: Request) -> tuple[str, Batcher]:
-        name = request.path_params["model"]
-        return name, self._repository.batcher(name, request.path_params.get("version"))
+    def _model(self, request: Request) -> Model:
+        return self._repository.model(request.path_params["model"], request.path_params.get("version"))
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, self._limits.body, self._limits.body_seconds)
@@ -245,32 +203,30 @@ def _has_key(request: Request, key: str) -> bool:
     return hmac.compare_digest(given.encode(), key.encode())
 
 
-def application(
-    repository: Repository, *, limits: Limits | None = None, key: str | None = None, decoders: int = 2
-) -> Starlette:
+def application(service: Service, *, key: str | None = None) -> Starlette:
     """The ASGI application. With ``key``, everything but health wants ``Authorization: Bearer KEY``."""
-    service = Service(repository, limits or Limits(), decoders)
+    handlers = _Handlers(service)
     get: list[tuple[str, Handler]] = [
-        ("/v2/health/live", service.live),
-        ("/v2/health/ready", service.ready),
-        ("/v2", service.server),
-        ("/v2/models/stats", service.stats),
-        *_of_model("/ready", service.model_ready),
-        *_of_model("", service.metadata),
-        *_of_model("/config", service.config),
-        *_of_model("/stats", service.stats),
+        ("/v2/health/live", handlers.live),
+        ("/v2/health/ready", handlers.ready),
+        ("/v2", handlers.server),
+        ("/v2/models/stats", handlers.stats),
+        *_of_model("/ready", handlers.model_ready),
+        *_of_model("", handlers.metadata),
+        *_of_model("/config", handlers.config),
+        *_of_model("/stats", handlers.stats),
     ]
     post: list[tuple[str, Handler]] = [
-        *_of_model("/infer", service.infer),
-        *_of_model("/classify", service.classify),
-        ("/v2/repository/index", service.index),
-        ("/v2/repository/models/{model}/load", service.load),
-        ("/v2/repository/models/{model}/unload", service.unload),
+        *_of_model("/infer", handlers.infer),
+        *_of_model("/classify", handlers.classify),
+        ("/v2/repository/index", handlers.index),
+        ("/v2/repository/models/{model}/load", handlers.load),
+        ("/v2/repository/models/{model}/unload", handlers.unload),
     ]
     extensions = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
-    both: list[tuple[str, Handler]] = [(f"/v2/{name}{{rest:path}}", service.unsupported) for name in extensions]
+    both: list[tuple[str, Handler]] = [(f"/v2/{name}{{rest:path}}", handlers.unsupported) for name in extensions]
     for tail in ("/trace/setting", "/generate", "/generate_stream"):
-        both += _of_model(tail, service.unsupported)
+        both += _of_model(tail, handlers.unsupported)
     routes = [
         Route(path, _guarded(handler, key, path.startswith("/v2/health")), methods=list(methods))
         # Routes are tried in turn: infer's are the first.

@@ -12,7 +12,6 @@ from deploy.errors import InputError
 from deploy.runtime.base import Array
 from deploy.serving.errors import Unsupported
 from deploy.serving.tensors import (
-    classes,
     describe,
     from_bytes,
     json_data,
@@ -134,13 +133,20 @@ def asked_of(request: InferRequest, outputs: Sequence[TensorSpec]) -> tuple[Aske
     return asked
 
 
-def write_reply(
-    head: Mapping[str, Any], outputs: Mapping[str, Array], asked: Sequence[Asked], labels: Sequence[str] | None
-) -> tuple[bytes, int | None]:
+@dataclass(frozen=True)
+class InferReply:
+    """What was asked for, with its data; ``id`` is the request's."""
+
+    model: str
+    version: str
+    id: str | None
+    outputs: Sequence[tuple[Asked, Array]]
+
+
+def write_reply(reply: InferReply) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where binary tensors follow."""
     described, tail = [], []
-    for one in asked:
-        array = classes(outputs[one.name], one.classes, labels) if one.classes else outputs[one.name]
+    for one, array in reply.outputs:
         fields = describe(one.name, array)
         if one.binary:
             tail.append(to_bytes(array))
@@ -148,5 +154,6 @@ def write_reply(
         else:
             fields["data"] = json_data(array)
         described.append(fields)
+    head = {"model_name": reply.model, "model_version": reply.version, **({"id": reply.id} if reply.id else {})}
     text = orjson.dumps({**head, "outputs": described}, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join([text, *tail]), len(text) if tail else None

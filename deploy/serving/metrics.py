@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.serving.batcher import Batcher
-from deploy.serving.repository import VERSION, Repository
+from deploy.serving.repository import Repository
 from deploy.serving.statistics import QUEUE_BUCKETS, STAGES, Statistics
 
 _LABELS = ("model", "version")
@@ -45,7 +45,7 @@ class ModelCollector(Collector):
         self._repository = repository
 
     def collect(self) -> Iterator[Metric]:
-        models = [([name, VERSION], batcher) for name, batcher in self._repository.loaded().items()]
+        models = [([model.name, model.version], model.batcher) for model in self._repository.loaded()]
         for name, text, count in _COUNTERS:
             yield _counter(name, text, [(labels, count(batcher.statistics)) for labels, batcher in models])
         yield _failures(models)

@@ -15,6 +15,15 @@ VERSION = "1"
 Opener = Callable[[], Sequence[Runner]]
 
 
+@dataclass(frozen=True)
+class Model:
+    """One version of a model that is loaded."""
+
+    name: str
+    version: str
+    batcher: Batcher
+
+
 @dataclass
 class _Entry:
     open: Opener
@@ -30,14 +39,14 @@ class Repository:
         self._entries = {name: _Entry(opener) for name, opener in openers.items()}
         self._settings, self._limit = settings, drain_limit
 
-    def batcher(self, name: str, version: str | None = None) -> Batcher:
+    def model(self, name: str, version: str | None = None) -> Model:
         """Raises :class:`UnknownModel` for a model or version that is not here or not loaded."""
         batcher = self._entry(name).batcher
         if version not in (None, "", VERSION):
             raise UnknownModel(f"model '{name}' has no version '{version}'", expected=VERSION)
         if batcher is None:
             raise UnknownModel(f"model '{name}' is not loaded")
-        return batcher
+        return Model(name, VERSION, batcher)
 
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
@@ -53,8 +62,8 @@ class Repository:
         ]
         return all(states)
 
-    def loaded(self) -> dict[str, Batcher]:
-        return {name: entry.batcher for name, entry in self._entries.items() if entry.batcher is not None}
+    def loaded(self) -> list[Model]:
+        return [Model(name, VERSION, entry.batcher) for name, entry in self._entries.items() if entry.batcher]
 
     def index(self, ready_only: bool = False) -> list[dict[str, str]]:
         """Name, version, state and reason of each model, as the repository extension has them."""
@@ -103,4 +112,4 @@ class Repository:
 
     async def drain(self) -> bool:
         """Drain all models; whether all requests were answered."""
-        return all(await asyncio.gather(*(batcher.drain(self._limit) for batcher in self.loaded().values())))
+        return all(await asyncio.gather(*(model.batcher.drain(self._limit) for model in self.loaded())))

@@ -22,8 +22,9 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.runtime.base import Runner
 from deploy.serving.batcher import BatchSettings
-from deploy.serving.http import Limits, application
+from deploy.serving.http import application
 from deploy.serving.repository import Repository
+from deploy.serving.service import Limits, Service
 from deploy.specs import TensorSpec
 
 
@@ -54,7 +55,7 @@ class Live:
         openers = {"echo": lambda: [self.echo], "colours": lambda: [Colours()], "broken": broken}
         self.repository = Repository(openers, BatchSettings(max_batch=4, max_queue=queue))
         limits = Limits(body=100_000, pixels=10_000, body_seconds=seconds)
-        app = application(self.repository, limits=limits, **options)
+        app = application(Service(self.repository, limits), **options)
         self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
         self.started = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -266,7 +267,7 @@ def test_only_who_has_the_key_is_answered():
 
 def test_a_full_queue_a_deadline_and_a_client_that_leaves():
     async def check():
-        echo, batcher = live.echo, live.repository.batcher("echo")
+        echo, batcher = live.echo, live.repository.model("echo").batcher
         echo.gate.clear()
         async with httpx.AsyncClient(base_url=f"http://{live.address}", timeout=30) as client:
 

@@ -16,6 +16,7 @@ from deploy.serving.errors import QueueFull, TimedOut
 from deploy.serving.http import application
 from deploy.serving.metrics import metrics_application
 from deploy.serving.repository import Repository
+from deploy.serving.service import Service
 from deploy.serving.statistics import STAGES
 
 ECHO = (("model", "echo"), ("version", "1"))
@@ -76,8 +77,8 @@ async def every_fate(echo, batcher):
 def test_the_metrics_are_the_statistics():
     async def check():
         async with loaded(max_batch=6, max_queue=2) as (echo, repository):
-            await every_fate(echo, repository.batcher("echo"))
-            (stats,) = (await get(application(repository), "/v2/models/echo/stats")).json()["model_stats"]
+            await every_fate(echo, repository.model("echo").batcher)
+            (stats,) = (await get(application(Service(repository)), "/v2/models/echo/stats")).json()["model_stats"]
             samples, types = await scrape(repository)
         inferred = stats["inference_stats"]
         assert samples["nv_inference_request_success", ECHO] == inferred["success"]["count"] == 2
@@ -101,7 +102,7 @@ def test_the_metrics_are_the_statistics():
 def test_the_histograms_hold_every_request_and_every_run():
     async def check():
         async with loaded(max_batch=6, max_queue=2) as (echo, repository):
-            await every_fate(echo, repository.batcher("echo"))
+            await every_fate(echo, repository.model("echo").batcher)
             samples, types = await scrape(repository)
         sizes = {
             dict(labels)["le"]: value for (name, labels), value in samples.items() if name == "deploy_batch_size_bucket"
@@ -123,7 +124,7 @@ def test_pending_are_those_that_wait_and_an_unloaded_model_is_not_there():
     async def check():
         async with loaded(max_batch=1) as (echo, repository):
             echo.gate.clear()
-            batcher = repository.batcher("echo")
+            batcher = repository.model("echo").batcher
             tasks = [asyncio.ensure_future(batcher.infer(tagged(tag))) for tag in (1, 2, 3)]
             await asyncio.to_thread(echo.entered.acquire)
             samples, types = await scrape(repository)
