@@ -1,4 +1,4 @@
-"""The HTTP server: opens its ports, loads the models, drains them at the end."""
+"""The server: opens its ports, loads the models, drains them at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,29 +19,53 @@ from deploy.serving.repository import Repository
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from deploy.serving.grpc_server import GrpcServer
+
+
+@dataclass
+class Ports:
+    """Where the server listens; None for what it does without."""
+
+    http: int
+    metrics: int | None = None
+    grpc: int | None = None
+
 
 class _Server(uvicorn.Server):
     """uvicorn, whose signals first drain the models: accepted requests are answered, then the ports close."""
 
-    def __init__(self, config: uvicorn.Config, repository: Repository, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        repository: Repository,
+        grpc: GrpcServer | None,
+        ports: Ports,
+        ready: Callable[[Ports], None],
+    ) -> None:
         super().__init__(config)
-        self._repository, self._ready = repository, ready
+        self._repository, self._grpc, self._ports, self._ready = repository, grpc, ports, ready
         self.answered = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.started:
             return
+        if self._grpc is not None:
+            self._ports.grpc = await self._grpc.start()
         for row in self._repository.index():
             try:
                 await self._repository.load(row["name"])
             except Unavailable as error:  # whoever starts the server may know the whole reason
                 raise error.__cause__ or error from None
-        self._ready()
+        self._ready(self._ports)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.answered = await self._repository.drain()
-        await super().shutdown(sockets)
+        await asyncio.gather(super().shutdown(sockets), self.stop_grpc(self.config.timeout_graceful_shutdown or 0))
+
+    async def stop_grpc(self, limit: float) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(limit)
 
 
 def serve(
@@ -51,8 +75,9 @@ def serve(
     host: str,
     port: int,
     metrics_port: int | None,
+    grpc: GrpcServer | None = None,
     limit: float,
-    ready: Callable[[list[int]], None],
+    ready: Callable[[Ports], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -61,8 +86,9 @@ def serve(
         repository: loaded here, once the port is open: until then readiness says no.
         host, port: where to listen; port 0 takes a free one.
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
+        grpc: over the same ``repository``; None for HTTP alone.
         limit: seconds for connections to close after the models are drained.
-        ready: called with the port, and that of the metrics, when all models are loaded.
+        ready: called with the ports when all models are loaded.
 
     Raises:
         MachineError: a port cannot be opened.
@@ -70,14 +96,23 @@ def serve(
     """
     with contextlib.ExitStack() as stack:
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
+        ports = Ports(_port(listening[0]))
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
-            app = by_port(app, _port(listening[1]), metrics_application(repository))
-        server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
+            ports.metrics = _port(listening[1])
+            app = by_port(app, ports.metrics, metrics_application(repository))
+        server = _Server(_config(app, limit), repository, grpc, ports, ready)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(server.serve(listening))
+            asyncio.run(_serve(server, listening))
     return server.answered
+
+
+async def _serve(server: _Server, listening: list[socket.socket]) -> None:
+    try:
+        await server.serve(listening)
+    finally:
+        await server.stop_grpc(0)  # where the start failed: nobody has stopped it
 
 
 def _open(host: str, port: int, flag: str) -> socket.socket:
