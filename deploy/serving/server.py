@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -12,12 +11,17 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from deploy.errors import MachineError
+from deploy.serving.connection import Connection
 from deploy.serving.errors import Unavailable
+from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+# Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
+_IDLE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
@@ -32,11 +36,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        for row in self._repository.index():
-            try:
+        try:
+            for row in self._repository.index():
                 await self._repository.load(row["name"])
-            except Unavailable as error:  # whoever starts the server may know the whole reason
-                raise error.__cause__ or error from None
+        except Unavailable as error:
+            await self.shutdown(sockets)
+            raise error.__cause__ or error from None  # whoever starts the server may know the whole reason
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -68,6 +73,7 @@ def serve(
         MachineError: a port cannot be opened.
         DeployError: a model cannot be loaded.
     """
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         if metrics_port is not None:
@@ -76,7 +82,7 @@ def serve(
         server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(server.serve(listening))
+            server.run(listening)  # on uvloop, where it is installed
     return server.answered
 
 
@@ -107,12 +113,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
-    # h11 bounds a request's head (64 KiB); httptools, which uvicorn would take where it is installed, does not.
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         log_level="error",
         access_log=False,
+        server_header=False,
         lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limit)),
     )
