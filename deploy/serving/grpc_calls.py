@@ -45,7 +45,8 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 # What health checks of load balancers ask without a key, as over HTTP.
 _OPEN = (
     "/grpc.health.v1.Health/Check",
-    *(f"/inference.GRPCInferenceService/Server{what}" for what in ("Live", "Ready")),
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
 )
 _STREAMED = 64  # requests of one stream that are under way; more stay with the client
 
@@ -142,7 +143,7 @@ def _refusing(code: grpc.StatusCode, why: str) -> grpc.RpcMethodHandler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-class Router(grpc.GenericRpcHandler):
+class Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """The services' methods, behind the API key where there is one."""
 
     def __init__(self, service: Service, key: str | None) -> None:

@@ -15,7 +15,7 @@ from deploy.errors import InputError
 from deploy.runtime.base import Array
 from deploy.serving.messages import InferReply, InferRequest, asked_for, waiting
 from deploy.serving.protobuf import message
-from deploy.serving.shared_memory import Access, placement_of
+from deploy.serving.shared_memory import Access
 from deploy.serving.tensors import DTYPES, NAMES, describe, from_bytes, in_range, objects, shaped, to_bytes
 
 # Type → the field of InferTensorContents that holds its elements, and the elements' type there. FP16 has none.
@@ -81,7 +81,7 @@ def _input(tensor: Any, contents: Iterator[bytes] | None, shared: Access) -> Arr
         raise InputError(f"the datatype of input '{name}' is not known", got=tensor.datatype, expected=expected)
     if any(dim < 0 for dim in shape):
         raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
-    place = placement_of(parameters_of(tensor.parameters))
+    place = shared.placement(parameters_of(tensor.parameters))
     if place is not None:
         return from_bytes(name, shared.read(place), dtype, shape)
     if contents is None:

@@ -10,7 +10,7 @@ import orjson
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.serving.shared_memory import Access, Memory, placement_of
+from deploy.serving.shared_memory import Access, Memory
 from deploy.serving.tensors import (
     describe,
     from_bytes,
@@ -117,7 +117,7 @@ def _asked(outputs: object, binary: bool, shared: Access) -> tuple[Asked, ...] |
 
 def asked_for(name: str, parameters: Mapping[str, Any], binary: bool, shared: Access) -> Asked:
     """An output with its parameters; ``binary`` where they do not say."""
-    classes, place = _count(parameters, "classification"), placement_of(parameters)
+    classes, place = _count(parameters, "classification"), shared.placement(parameters)
     if classes and place:
         raise InputError("Output can't set both 'shared_memory_region' and 'classification'", got=name)
     memory = shared.memory(place) if place else None

@@ -1,12 +1,13 @@
 """The messages and services of ``*.proto`` beside this file, read at run time: nobody needs protoc.
 
-They live in a descriptor pool of their own. tritonclient and other packages register the same names in protobuf's default
-pool, where a second definition is an error in any process that has both.
+They live in a descriptor pool of their own. tritonclient and other packages register the same names in protobuf's
+default pool, where a second definition is an error in any process that has both.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -23,7 +24,7 @@ class _Parser:
     """The part of proto3's language that the files use: no imports, options, reserved numbers or maps of other keys."""
 
     def __init__(self, name: str, text: str) -> None:
-        self._tokens = iter(_TOKEN.findall(re.sub(r"//.*", "", text)))
+        self._tokens: Iterator[str] = iter(_TOKEN.findall(re.sub(r"//.*", "", text)))
         self.file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
         for keyword in self._tokens:
             getattr(self, f"_{keyword}")()
@@ -123,7 +124,7 @@ def _entry(message: DescriptorProto, field: str, kind: str) -> str:
     for number, (name, one) in enumerate((("key", "string"), ("value", kind)), 1):
         part = entry.field.add(name=name, number=number, label=FieldDescriptorProto.LABEL_OPTIONAL)
         _set_type(part, one)
-    return entry.name
+    return str(entry.name)
 
 
 @cache

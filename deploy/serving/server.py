@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from deploy.errors import MachineError
+from deploy.errors import DeployError, MachineError
+from deploy.serving.connection import Connection
 from deploy.serving.errors import Unavailable
+from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from deploy.serving.grpc_server import GrpcServer
+
+# Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
+_IDLE_SECONDS = 75
 
 
 @dataclass
@@ -50,22 +55,24 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        if self._grpc is not None:
-            self._ports.grpc = await self._grpc.start()
-        for row in self._repository.index():
-            try:
+        try:
+            if self._grpc is not None:
+                self._ports.grpc = await self._grpc.start()
+            for row in self._repository.index():
                 await self._repository.load(row["name"])
-            except Unavailable as error:  # whoever starts the server may know the whole reason
+        except DeployError as error:
+            await self.shutdown(sockets)
+            if isinstance(error, Unavailable):  # whoever starts the server may know the whole reason
                 raise error.__cause__ or error from None
+            raise
         self._ready(self._ports)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.answered = await self._repository.drain()
-        await asyncio.gather(super().shutdown(sockets), self.stop_grpc(self.config.timeout_graceful_shutdown or 0))
-
-    async def stop_grpc(self, limit: float) -> None:
+        closing = [super().shutdown(sockets)]
         if self._grpc is not None:
-            await self._grpc.stop(limit)
+            closing.append(self._grpc.stop(self.config.timeout_graceful_shutdown or 0))
+        await asyncio.gather(*closing)
 
 
 def serve(
@@ -94,6 +101,7 @@ def serve(
         MachineError: a port cannot be opened.
         DeployError: a model cannot be loaded.
     """
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         ports = Ports(_port(listening[0]))
@@ -104,15 +112,8 @@ def serve(
         server = _Server(_config(app, limit), repository, grpc, ports, ready)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(server, listening))
+            server.run(listening)  # on uvloop, where it is installed
     return server.answered
-
-
-async def _serve(server: _Server, listening: list[socket.socket]) -> None:
-    try:
-        await server.serve(listening)
-    finally:
-        await server.stop_grpc(0)  # where the start failed: nobody has stopped it
 
 
 def _open(host: str, port: int, flag: str) -> socket.socket:
@@ -142,12 +143,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
-    # h11 bounds a request's head (64 KiB); httptools, which uvicorn would take where it is installed, does not.
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         log_level="error",
         access_log=False,
+        server_header=False,
         lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limit)),
     )

@@ -1,9 +1,9 @@
 """The system shared memory extension: tensors in POSIX shared memory that the client made.
 
 A region is a part of a segment of ``/dev/shm``. Inputs are copied out of it when their request is read, outputs into it
-before the reply is sent; nothing is mapped. A client may shrink its segment at any time, and touching a mapped page beyond
-the new end would kill the server (SIGBUS), where a read just ends early. The copy also means that a client that changes
-the memory after its request was read changes nothing, and one that does so before sends whatever it had written.
+before the reply is sent; nothing is mapped. A client may shrink its segment at any time, and touching a mapped page
+beyond the new end would kill the server (SIGBUS), where a read just ends early. The copy also means that a client that
+changes the memory after its request was read changes nothing, and one that does so before sends what it had written.
 
 Source: Triton's extension "system shared memory".
 """
@@ -32,17 +32,6 @@ class Placement:
     region: str
     offset: int
     size: int
-
-
-def placement_of(parameters: Mapping[str, Any]) -> Placement | None:
-    """What the parameters of an input or output say; None where its data are in the request or the reply."""
-    if "shared_memory_region" not in parameters:
-        return None
-    region = parameters["shared_memory_region"]
-    offset, size = parameters.get("shared_memory_offset", 0), parameters.get("shared_memory_byte_size")
-    if not isinstance(region, str) or type(offset) is not int or type(size) is not int or min(offset, size) < 0:
-        raise InputError("a tensor in shared memory has a region's name, an offset and a byte_size")
-    return Placement(region, offset, size)
 
 
 class _Segment:
@@ -173,6 +162,17 @@ class Access:
         if self.regions is None:
             raise Unsupported("shared memory is off", fix="The server's flag is --shared-memory.")
         return self.regions
+
+    def placement(self, parameters: Mapping[str, Any]) -> Placement | None:
+        """Where an input or output lies; None where its data are in the request or the reply. Raises as :meth:`on`."""
+        if "shared_memory_region" not in parameters:
+            return None
+        self.on()
+        region = parameters["shared_memory_region"]
+        offset, size = parameters.get("shared_memory_offset", 0), parameters.get("shared_memory_byte_size")
+        if not isinstance(region, str) or type(offset) is not int or type(size) is not int or min(offset, size) < 0:
+            raise InputError("a tensor in shared memory has a region's name, an offset and a byte_size")
+        return Placement(region, offset, size)
 
     def memory(self, placement: Placement) -> Memory:
         """Raises as :meth:`on` and :meth:`Regions.memory`."""

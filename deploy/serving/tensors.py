@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.serving.shared_memory import Access, placement_of
+from deploy.serving.shared_memory import Access
 from deploy.specs import Dim
 
 # The protocol's names of types → numpy's. BYTES are arrays of Python's bytes.
@@ -47,7 +47,7 @@ def read_inputs(inputs: object, binary: bytes | memoryview, shared: Access) -> d
         name, dtype, shape, parameters = _head(tensor)
         if name in feeds:
             raise InputError(f"input '{name}' is there twice")
-        place, size = placement_of(parameters), parameters.get("binary_data_size")
+        place, size = shared.placement(parameters), parameters.get("binary_data_size")
         if place is not None:
             feeds[name] = from_bytes(name, shared.read(place), dtype, shape)
             continue
@@ -91,7 +91,7 @@ def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
 
 
 def in_range(name: str, values: Array, dtype: str) -> Array:
-    """``values`` as ``dtype``. Raises :class:`InputError` for an integer that it cannot hold; floats become infinite."""
+    """``values`` as ``dtype``. Raises :class:`InputError` for an integer beyond it; floats become infinite."""
     if values.size and np.dtype(dtype).kind in "iu":
         limits = np.iinfo(dtype)
         if int(values.min()) < limits.min or int(values.max()) > limits.max:
