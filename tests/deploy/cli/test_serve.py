@@ -153,5 +153,5 @@ def test_a_port_in_use_is_said(folder, flag, capsys):
         free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
         assert main(["serve", str(folder), *free, flag, port]) == 3
     said = capsys.readouterr().err
-    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert f"cannot listen on 127.0.0.1:{port} (got address already in use)" in said
     assert f"Give another {flag}." in said
