@@ -15,6 +15,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_concurrent_streams", 1024),  # of one connection: more wait at the client
+    ("grpc.http2.max_frame_size", 1 << 20),  # the default of 16 KiB costs a tenth of the time for a tensor of 600 KB
 )
 
 

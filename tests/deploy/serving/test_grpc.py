@@ -320,8 +320,10 @@ def test_a_large_message_passes_grpcs_own_limit():
 
 def test_a_compressed_message_is_bounded_by_what_it_unpacks_to(stub):
     bomb = asking(np.zeros((1, 20_000_000), np.float32))
-    code, _ = refused(stub.ModelInfer, bomb, compression=grpc.Compression.Gzip)
-    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused(stub.ModelInfer, bomb, compression=grpc.Compression.Gzip) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "Decompressed message larger than max",  # older versions unpack it whole first, and say it in other words
+    )
 
 
 def test_extensions_that_are_not_here(stub):
