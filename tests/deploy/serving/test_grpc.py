@@ -7,6 +7,7 @@ import io
 import queue
 import re
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -467,6 +468,35 @@ def test_a_stream_that_is_cancelled_drops_what_waits(held):
         eventually(lambda: batcher.waiting == 0)
         held.echo.gate.set()
     assert held.echo.batches == [[1]]
+
+
+def test_a_stream_has_so_many_under_way_and_no_more():
+    live = BothLive()
+    live.echo.gate.clear()
+    try:
+        batcher = live.repository.model("echo").batcher
+        with grpc.insecure_channel(live.grpc) as channel:
+            replies = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(
+                one(tag) for tag in range(1, 101)
+            )
+            assert live.echo.entered.acquire(timeout=10)
+            running = len(live.echo.batches[0])
+            eventually(lambda: batcher.waiting == 64 - running)
+            time.sleep(0.1)  # the others would be here by now
+            assert batcher.waiting == 64 - running
+            live.echo.gate.set()
+            found = [triton.InferResult(reply.infer_response).as_numpy("y").item() for reply in replies]
+        assert found == [2 * tag for tag in range(1, 101)]
+    finally:
+        live.close()
+
+
+def test_a_message_that_is_too_large_ends_its_stream_alone(stub):
+    replies = stub.ModelStreamInfer(iter([asking(), BAD["large"][0]]))
+    with pytest.raises(grpc.RpcError) as ended:
+        list(replies)
+    assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.ModelInfer(asking()).outputs[0].name == "y"
 
 
 def test_drain_answers_what_was_accepted_ends_streams_and_refuses_the_rest(held):
