@@ -162,6 +162,15 @@ def test_encoded_images_and_classes(live):
     assert [text[0].split(b":")[1] for text in result.as_numpy("mean")] == [b"0", b"2"]
 
 
+@pytest.mark.parametrize(("dtype", "shape", "raw"), [("object", [1, 1], b"\1\0\0\0a"), ("float32", [1, 0], b"")])
+def test_what_has_no_classes_is_told_so(stub, dtype, shape, raw):
+    request = service_pb2.ModelInferRequest(model_name=f"same_{dtype}", raw_input_contents=[raw])
+    request.inputs.add(name="x", datatype=DATATYPES[dtype], shape=shape)
+    request.outputs.add(name="y").parameters["classification"].int64_param = 1
+    code, details = refused(stub.ModelInfer, request)
+    assert (code, "has no classes" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
 def test_metadata_config_and_statistics(live):
     with triton.InferenceServerClient(live.grpc) as client:
         assert client.is_server_live()
@@ -275,6 +284,8 @@ BAD = {
     "negative": (with_shape(-2, -3), "INVALID_ARGUMENT"),
     "shape": (with_shape(2, 4), "INVALID_ARGUMENT"),
     "huge shape": (with_shape(1 << 62, 1 << 62), "INVALID_ARGUMENT"),
+    "empty and huge": (with_shape(0, 1 << 62, 1 << 62), "INVALID_ARGUMENT"),
+    "axes": (with_shape(*[1] * 100), "INVALID_ARGUMENT"),
     "batch": (asking(np.ones((5, 1), np.float32)), "INVALID_ARGUMENT"),
     "raw and typed": (with_both(), "INVALID_ARGUMENT"),
     "no raw": (with_raw(), "INVALID_ARGUMENT"),
