@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reas
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
 from deploy.serving.statistics import Statistics, Times
 
+_LOG = logging.getLogger("deploy.serving")
 Outputs = dict[str, Array]
 
 
@@ -223,18 +225,28 @@ class Batcher:
         run.add_done_callback(self._runs.discard)
 
     async def _run(self, instance: _Instance, batch: list[_Request]) -> None:
+        await self._execute(instance, batch)
+        self._runs.discard(asyncio.current_task())
+        self._idle.append(instance)
+        self._dispatch()
+
+    async def _execute(self, instance: _Instance, batch: list[_Request]) -> None:
+        """One run. Where it fails, each request runs alone, once: who asked for nothing wrong gets its answer."""
         loop = asyncio.get_running_loop()
         started, rows = loop.time(), [request.rows for request in batch]
         work = loop.run_in_executor(instance.thread, execute, instance.runner, [r.feeds for r in batch], rows)
         try:
             answers, times = await work
         except Exception as error:  # noqa: BLE001 - whatever a backend raises belongs to those who asked
-            _fail(batch, error)
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            _LOG.warning("a run of %d requests failed, each is run alone: %r", len(batch), error)
+            for request in batch:
+                if not request.answer.done():
+                    await self._execute(instance, [request])
         else:
             self._answer(batch, answers, times, started)
-        self._runs.discard(asyncio.current_task())
-        self._idle.append(instance)
-        self._dispatch()
 
     def _answer(self, batch: list[_Request], answers: list[Outputs], times: Times, started: float) -> None:
         self.statistics.executed(sum(request.rows for request in batch), times)
@@ -256,9 +268,11 @@ class Batcher:
             await asyncio.wait_for(self._empty.wait(), limit)
         answered = self._empty.is_set()
         _fail(list(self._unanswered), Unavailable("the server stops"))
+        closed = [instance.thread.submit(instance.runner.close) for instance in self._instances]  # behind its run
         for instance in self._instances:
-            instance.thread.submit(instance.runner.close)  # behind the run that it may be in
-            instance.thread.shutdown(wait=answered)
+            instance.thread.shutdown(wait=False)
+        if answered:  # off the loop: other models go on meanwhile
+            await asyncio.gather(*map(asyncio.wrap_future, closed))
         return answered
 
 
