@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -13,6 +14,9 @@ from deploy.serving.errors import TooLarge, Unsupported
 
 # zlib's window bits: gzip's header, zlib's header (HTTP's "deflate").
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_COMPRESS = {"gzip": partial(gzip.compress, compresslevel=1), "deflate": partial(zlib.compress, level=1)}
+# Bytes whose (de)compression does not hold the loop for long; what is larger goes to a thread.
+_AT_ONCE = 16 << 10
 
 
 class SlowBody(InputError):
@@ -37,7 +41,11 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         raise SlowBody("the body did not come in time", expected=f"within {seconds:g} s") from error
     except ClientDisconnect as error:
         raise InputError("the client went away") from error
-    return _decompress(raw, _WINDOWS[encoding], limit) if encoding in _WINDOWS else raw
+    if encoding not in _WINDOWS:
+        return raw
+    if len(raw) <= _AT_ONCE:
+        return _decompress(raw, _WINDOWS[encoding], limit)
+    return await asyncio.to_thread(_decompress, raw, _WINDOWS[encoding], limit)
 
 
 async def _collect(request: Request, limit: int) -> bytes:
@@ -67,14 +75,14 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge("the body is too large", expected=f"at most {limit} bytes")
 
 
-def compressed(body: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
-    """``body`` and the headers that say how it is compressed.
+async def compressed(body: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
+    """``body`` and the headers that say how it is compressed; a large one is compressed in a thread.
 
     Only where the client names one of gzip and deflate and nothing else: HTTP libraries name several unasked, and some
     of the protocol's clients that do so cannot read the reply.
     """
-    if accepted == "gzip":
-        return gzip.compress(body, compresslevel=1), {"Content-Encoding": "gzip"}
-    if accepted == "deflate":
-        return zlib.compress(body, level=1), {"Content-Encoding": "deflate"}
-    return body, {}
+    compress = _COMPRESS.get(accepted)
+    if compress is None:
+        return body, {}
+    small = len(body) <= _AT_ONCE
+    return compress(body) if small else await asyncio.to_thread(compress, body), {"Content-Encoding": accepted}

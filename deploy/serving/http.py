@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (QueueFull, 503),
     (TimedOut, 503),
     (Unavailable, 503),
+    (MemoryError, 503),
     (InputError, 400),
 )
 _GONE = 499  # nginx's "client closed request"; nobody reads it
@@ -106,7 +107,7 @@ class _Handlers:
         asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
-        reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
+        reply, headers = await compressed(reply, request.headers.get("accept-encoding", ""))
         if length is not None:
             headers["Inference-Header-Content-Length"] = str(length)
         media = "application/json" if length is None else "application/octet-stream"
