@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from deploy.errors import MachineError
+from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
+from deploy.serving.drain import GRACE_SECONDS, Drain
 from deploy.serving.errors import Unavailable
+from deploy.serving.gate import Gate
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
@@ -20,13 +25,28 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, whose signals first drain the models: accepted requests are answered, then the ports close."""
+REPLY_SECONDS = 30.0
+_TICKS_A_SECOND = 10  # of uvicorn's main loop
 
-    def __init__(self, config: uvicorn.Config, repository: Repository, ready: Callable[[], None]) -> None:
+
+class _Server(uvicorn.Server):
+    """uvicorn, whose signals first drain: accepted requests are answered, then models and ports close."""
+
+    def __init__(
+        self, config: uvicorn.Config, repository: Repository, gate: Gate, ready: Callable[[], None], drain: Drain
+    ) -> None:
         super().__init__(config)
-        self._repository, self._ready = repository, ready
+        self._repository, self._gate, self._ready, self._drain = repository, gate, ready, drain
+        self._stalls = Stalls(REPLY_SECONDS)
         self.answered = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, within the limit even where a thread or the loop hangs; the second ends at once."""
+        if self.should_exit:
+            os.write(2, b"stopped at once: some requests may not have been answered\n")
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
+        self._drain.begin()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -39,9 +59,18 @@ class _Server(uvicorn.Server):
                 raise error.__cause__ or error from None
         self._ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            self._stalls.sweep(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.answered = await self._repository.drain()
+        done = await self._gate.close(self._drain.left())
+        drained = await self._repository.drain(self._drain.left())
+        # uvicorn closes what is idle, and waits until the replies of the others have gone.
+        self.config.timeout_graceful_shutdown = max(GRACE_SECONDS / 2, self._drain.left())  # type: ignore[assignment]
         await super().shutdown(sockets)
+        self.answered = done and drained and not unsent(self.server_state.connections)
 
 
 def serve(
@@ -53,6 +82,8 @@ def serve(
     metrics_port: int | None,
     limit: float,
     ready: Callable[[list[int]], None],
+    most_connections: int = 1000,
+    overdue: Callable[[], None] | None = None,
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -61,19 +92,28 @@ def serve(
         repository: loaded here, once the port is open: until then readiness says no.
         host, port: where to listen; port 0 takes a free one.
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
-        limit: seconds for connections to close after the models are drained.
+        limit: seconds from the first signal until all accepted requests are answered and their replies have gone.
         ready: called with the port, and that of the metrics, when all models are loaded.
+        most_connections: clients beyond them get 503.
+        overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
     Raises:
-        MachineError: a port cannot be opened.
+        MachineError: a port cannot be opened, or so many connections cannot.
         DeployError: a model cannot be loaded.
     """
+    allow_files(most_connections)
+    gate, drain = Gate(app), Drain(limit, overdue or _hangs)
+    app = gate
     with contextlib.ExitStack() as stack:
+        stack.callback(drain.end)
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
             app = by_port(app, _port(listening[1]), metrics_application(repository))
-        server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
+        config = _config(app, limit)
+        config.load()
+        config.http_protocol_class = Bound(config.http_protocol_class, most_connections)  # type: ignore[assignment]
+        server = _Server(config, repository, gate, partial(ready, [_port(one) for one in listening]), drain)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(server.serve(listening))
@@ -104,6 +144,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _hangs() -> None:
+    os.write(2, b"something hangs: some requests were not answered\n")
+    os._exit(1)
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
