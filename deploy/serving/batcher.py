@@ -31,7 +31,7 @@ class BatchSettings:
     Attributes:
         max_batch: rows in one run.
         max_delay: seconds the oldest request waits for others while an instance is free.
-        max_queue: requests that may wait.
+        max_queue: requests that may wait, images that are decoded for it among them.
         priorities: levels; 1 goes first. A request that names none, or 0, has the middle one.
     """
 
@@ -83,6 +83,7 @@ class Batcher:
         self._unanswered: set[_Request] = set()
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._prepared = 0  # requests that have a place and do not wait yet
         self._stopping, self._empty = False, asyncio.Event()
         self._empty.set()
 
@@ -150,11 +151,25 @@ class Batcher:
         rows = self._rows(feeds)
         if not 0 <= priority <= self.settings.priorities:
             raise InputError("no such priority", got=priority, expected=f"0 to {self.settings.priorities}")
-        if self.waiting >= self.settings.max_queue:
-            raise QueueFull
+        self._check_room()
         shapes = tuple(feeds[spec.name].shape[1:] for spec in self.runner.inputs)
         level = (priority or (self.settings.priorities + 1) // 2) - 1
         return _Request(feeds, rows, shapes, level, arrived, asyncio.get_running_loop().create_future())
+
+    def _check_room(self) -> None:
+        if self.waiting + self._prepared >= self.settings.max_queue:
+            raise QueueFull
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue while a request is made ready for :meth:`infer`; raises :class:`QueueFull`."""
+        with self._counting_failure(asyncio.get_running_loop().time()):
+            self._check_room()
+        self._prepared += 1
+        try:
+            yield
+        finally:
+            self._prepared -= 1
 
     def _rows(self, feeds: Feeds) -> int:
         if not self.batches:

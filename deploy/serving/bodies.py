@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +19,8 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _COMPRESS = {"gzip": partial(gzip.compress, compresslevel=1), "deflate": partial(zlib.compress, level=1)}
 # Bytes whose (de)compression does not hold the loop for long; what is larger goes to a thread.
 _AT_ONCE = 16 << 10
+# Few: each may hold a body of the largest size.
+_THREADS = ThreadPoolExecutor(2, thread_name_prefix="compress")
 
 
 class SlowBody(InputError):
@@ -45,7 +49,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         return raw
     if len(raw) <= _AT_ONCE:
         return _decompress(raw, _WINDOWS[encoding], limit)
-    return await asyncio.to_thread(_decompress, raw, _WINDOWS[encoding], limit)
+    return await _aside(_decompress, raw, _WINDOWS[encoding], limit)
 
 
 async def _collect(request: Request, limit: int) -> bytes:
@@ -85,4 +89,8 @@ async def compressed(body: bytes, accepted: str) -> tuple[bytes, dict[str, str]]
     if compress is None:
         return body, {}
     small = len(body) <= _AT_ONCE
-    return compress(body) if small else await asyncio.to_thread(compress, body), {"Content-Encoding": accepted}
+    return compress(body) if small else await _aside(compress, body), {"Content-Encoding": accepted}
+
+
+async def _aside(work: Callable[..., bytes], *given: object) -> bytes:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(work, *given))

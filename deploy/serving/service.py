@@ -69,7 +69,8 @@ class Service:
         if not 1 <= len(files) <= most:
             raise InputError("the request's images do not fit", got=len(files), expected=f"1 to {most}")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
+        with batcher.place():  # a full queue refuses before the work, not after it
+            return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
 
 
 def _as_asked(asked: Asked, array: Array, batcher: Batcher) -> Array:
