@@ -74,6 +74,7 @@ def end(ended: dict[str, Any], log: str) -> list[str]:
         )
     for sign in ("Traceback", "Error", "never awaited", "never retrieved"):
         if sign in log:
-            line = next(line for line in log.splitlines() if sign in line)
-            found.append(f"the server's log has '{sign}': {line[:200]}")
+            start = log.index(sign)
+            found.append(f"the server's log has '{sign}': {log[start : start + 6000]}")
+            break
     return found

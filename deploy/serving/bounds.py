@@ -44,8 +44,7 @@ class _Refusal(asyncio.Protocol):
         self._lingering = lingering
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # TCP's have all of it
         if len(self._lingering) >= _MOST_LINGERING:
             transport.abort()
             return
