@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -112,6 +113,7 @@ def serve(
             app = by_port(app, _port(listening[1]), metrics_application(repository))
         config = _config(app, limit)
         config.load()
+        logging.getLogger("uvicorn.error").addFilter(_wanted)
         config.http_protocol_class = Bound(config.http_protocol_class, most_connections)  # type: ignore[assignment]
         server = _Server(config, repository, gate, partial(ready, [_port(one) for one in listening]), drain)
         # uvicorn repeats the signal that stopped it, after it has stopped.
@@ -144,6 +146,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """Not: a reply to a client that has reset its connection in this moment, which uvloop makes an exception."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
 
 
 def _hangs() -> None:
