@@ -16,16 +16,20 @@ import uvicorn
 
 from deploy.errors import MachineError
 from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
+from deploy.serving.connection import Connection
 from deploy.serving.drain import GRACE_SECONDS, Drain
 from deploy.serving.errors import Unavailable
 from deploy.serving.gate import Gate
+from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-
+# Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
+_IDLE_SECONDS = 75
+# Nothing of a reply goes for so long: its client does not read.
 REPLY_SECONDS = 30.0
 _TICKS_A_SECOND = 10  # of uvicorn's main loop
 
@@ -53,11 +57,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        for row in self._repository.index():
-            try:
+        try:
+            for row in self._repository.index():
                 await self._repository.load(row["name"])
-            except Unavailable as error:  # whoever starts the server may know the whole reason
-                raise error.__cause__ or error from None
+        except Unavailable as error:
+            await self.shutdown(sockets)
+            raise error.__cause__ or error from None  # whoever starts the server may know the whole reason
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
@@ -102,6 +107,7 @@ def serve(
         MachineError: a port cannot be opened, or so many connections cannot.
         DeployError: a model cannot be loaded.
     """
+    keep_freed_memory()
     allow_files(most_connections)
     gate, drain = Gate(app), Drain(limit, overdue or _hangs)
     app = gate
@@ -118,7 +124,7 @@ def serve(
         server = _Server(config, repository, gate, partial(ready, [_port(one) for one in listening]), drain)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(server.serve(listening))
+            server.run(listening)  # on uvloop, where it is installed
     return server.answered
 
 
@@ -160,12 +166,13 @@ def _hangs() -> None:
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
-    # h11 bounds a request's head (64 KiB); httptools, which uvicorn would take where it is installed, does not.
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         log_level="error",
         access_log=False,
+        server_header=False,
         lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limit)),
     )
