@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from commands import REPOSITORY, environment
 from PIL import Image
+
+from deploy.cli.main import main
 
 INFER = "/v2/models/m/infer"
 
@@ -174,3 +177,10 @@ def test_connections_are_bounded(tmp_path):
             assert (refused.status_code, refused.json()) == (503, {"error": "the server has too many connections"})
         time.sleep(0.2)
         assert server.infer(0).status_code == 200
+
+
+def test_more_connections_than_the_system_allows_are_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "m.onnx").touch()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (400, 400))
+    assert main(["serve", str(tmp_path), "--http-port", "0", "--no-metrics"]) == 3
+    assert "give --max-connections 144" in capsys.readouterr().err
