@@ -16,7 +16,7 @@ from deploy.errors import InputError
 from deploy.runtime.base import Runner
 from deploy.serving.batcher import BatchSettings
 from deploy.serving.bodies import compressed
-from deploy.serving.errors import QueueFull
+from deploy.serving.errors import QueueFull, UnknownModel
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
 from deploy.specs import TensorSpec
@@ -113,6 +113,24 @@ def test_a_full_queue_refuses_an_image_before_it_is_decoded():
         assert model.batcher.statistics.failures["REJECTED"].count == 3
         assert (await serving.classify(model, file, 1))["predictions"]
         await model.batcher.drain(1)
+
+    asyncio.run(check())
+
+
+def test_a_model_that_is_replaced_while_an_image_for_it_is_decoded_answers_it():
+    async def check():
+        repository = Repository({"m": lambda: [Means()]}, BatchSettings())
+        await repository.load("m")
+        serving, model = Service(repository), repository.model("m")
+        under_way = asyncio.create_task(serving.classify(model, image("PNG"), 1))
+        await asyncio.sleep(0)
+        await repository.load("m")
+        assert not model.batcher.ready
+        assert (await under_way)["predictions"]
+        assert repository.model("m").batcher.statistics.requests["success"].count == 1
+        await repository.unload("m")
+        with pytest.raises(UnknownModel):
+            await serving.classify(model, image("PNG", 60), 1)
 
     asyncio.run(check())
 
