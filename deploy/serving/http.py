@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
 from deploy.serving.bodies import SlowBody, compressed, read_body
+from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
 from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
 from deploy.serving.images import TOP_K
@@ -103,7 +104,7 @@ class _Handlers:
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
-        body = await self._body(request)
+        body = await read_body(request, self._limits.body, self._limits.body_seconds)
         asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
@@ -139,7 +140,7 @@ class _Handlers:
         return self._repository.model(request.path_params["model"], request.path_params.get("version"))
 
     async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._limits.body, self._limits.body_seconds)
+        return bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
 
 
 def _top_k(request: Request) -> int:
@@ -151,20 +152,22 @@ def _top_k(request: Request) -> int:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
     """``work``, cancelled when the client goes away: a request that has not started then never runs."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    calls: set[Callable[[], object]] = request.scope.get("extensions", {}).get(ON_DISCONNECT, {}).get("call", set())
+    task, gone = asyncio.current_task(), False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = task is not None and task.cancel()
+
+    calls.add(leave)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _Gone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            raise _Gone from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        calls.discard(leave)
 
 
 def _json(document: object, status: int = 200) -> Response:

@@ -44,7 +44,7 @@ class InferRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_request(body: bytes, header_length: str | None, inputs: Sequence[TensorSpec]) -> InferRequest:
+def read_request(body: bytes | memoryview, header_length: str | None, inputs: Sequence[TensorSpec]) -> InferRequest:
     """A request's body; ``header_length`` is the header Inference-Header-Content-Length.
 
     Raises:
@@ -82,7 +82,7 @@ def _length(text: str, most: int) -> int:
     return int(text)
 
 
-def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
+def _raw(body: bytes | memoryview, inputs: Sequence[TensorSpec]) -> Array:
     """A body that is the one input itself; one row where the batch is dynamic."""
     spec = inputs[0]
     shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
