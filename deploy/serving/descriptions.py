@@ -15,9 +15,10 @@ EXTENSIONS = ("classification", "model_configuration", "model_repository", "bina
 _PLATFORMS = {"onnxrt": "onnxruntime_onnx", "tensorrt": "tensorrt_plan", "tensorrt_rtx": "tensorrt_rtx_plan"}
 
 
-def server_metadata() -> dict[str, Any]:
+def server_metadata(shared_memory: bool) -> dict[str, Any]:
     """The reply to ``GET /v2``."""
-    return {"name": "deploy", "version": __version__, "extensions": list(EXTENSIONS)}
+    extensions = [*EXTENSIONS, *(["system_shared_memory"] if shared_memory else [])]
+    return {"name": "deploy", "version": __version__, "extensions": extensions}
 
 
 def model_metadata(model: Model) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -19,8 +18,10 @@ from starlette.routing import Route
 from deploy.errors import DeployError, InputError
 from deploy.serving.bodies import SlowBody, compressed, read_body
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
-from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
+from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, UnknownRegion, Unsupported
+from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
+from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.messages import read_request, write_reply
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
@@ -29,6 +30,7 @@ _LOG = logging.getLogger("deploy.serving")
 # The first that fits; anything else is a bug, of which the client learns nothing more.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownModel, 404),
+    (UnknownRegion, 404),
     (TooLarge, 413),
     (SlowBody, 408),
     (Unsupported, 501),
@@ -66,7 +68,7 @@ class _Handlers:
         return Response(status_code=200 if ready else 400)
 
     async def server(self, request: Request) -> Response:
-        return _json(server_metadata())
+        return _json(server_metadata(self._service.has_shared_memory))
 
     async def metadata(self, request: Request) -> Response:
         return _json(model_metadata(self._model(request)))
@@ -103,7 +105,8 @@ class _Handlers:
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
         body = await self._body(request)
-        asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
+        header = request.headers.get("inference-header-content-length")
+        asked = read_request(body, header, model.batcher.inputs, self._service.shared())
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
         reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
@@ -188,8 +191,8 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
     """``handler`` with its errors as replies, behind the API key where there is one."""
 
     async def endpoint(request: Request) -> Response:
-        if key is not None and not open_to_all and not _has_key(request, key):
-            return _json({"error": "the API key is missing or wrong"}, 401)
+        if key is not None and not open_to_all and not has_key(request.headers.get("authorization", ""), key):
+            return _json({"error": NO_KEY}, 401)
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - every error is a reply
@@ -198,14 +201,9 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
     return endpoint
 
 
-def _has_key(request: Request, key: str) -> bool:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode(), key.encode())
-
-
 def application(service: Service, *, key: str | None = None) -> Starlette:
     """The ASGI application. With ``key``, everything but health wants ``Authorization: Bearer KEY``."""
-    handlers = _Handlers(service)
+    handlers, regions = _Handlers(service), RegionHandlers(service)
     get: list[tuple[str, Handler]] = [
         ("/v2/health/live", handlers.live),
         ("/v2/health/ready", handlers.ready),
@@ -215,6 +213,8 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         *_of_model("", handlers.metadata),
         *_of_model("/config", handlers.config),
         *_of_model("/stats", handlers.stats),
+        (f"{PREFIX}/status", regions.status),
+        (f"{PREFIX}/region/{{region}}/status", regions.status),
     ]
     post: list[tuple[str, Handler]] = [
         *_of_model("/infer", handlers.infer),
@@ -222,8 +222,11 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         ("/v2/repository/index", handlers.index),
         ("/v2/repository/models/{model}/load", handlers.load),
         ("/v2/repository/models/{model}/unload", handlers.unload),
+        (f"{PREFIX}/unregister", regions.unregister),
+        (f"{PREFIX}/region/{{region}}/register", regions.register),
+        (f"{PREFIX}/region/{{region}}/unregister", regions.unregister),
     ]
-    extensions = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
+    extensions = ("cudasharedmemory", "trace", "logging")
     both: list[tuple[str, Handler]] = [(f"/v2/{name}{{rest:path}}", handlers.unsupported) for name in extensions]
     for tail in ("/trace/setting", "/generate", "/generate_stream"):
         both += _of_model(tail, handlers.unsupported)

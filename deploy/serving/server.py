@@ -1,4 +1,4 @@
-"""The HTTP server: opens its ports, loads the models, drains them at the end."""
+"""The server: opens its ports, loads the models, drains them at the end."""
 
 from __future__ import annotations
 
@@ -6,42 +6,73 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from deploy.errors import MachineError
+from deploy.errors import DeployError, MachineError
+from deploy.serving.connection import Connection
 from deploy.serving.errors import Unavailable
+from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from deploy.serving.grpc_server import GrpcServer
+
+# Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
+_IDLE_SECONDS = 75
+
+
+@dataclass
+class Ports:
+    """Where the server listens; None for what it does without."""
+
+    http: int
+    metrics: int | None = None
+    grpc: int | None = None
+
 
 class _Server(uvicorn.Server):
     """uvicorn, whose signals first drain the models: accepted requests are answered, then the ports close."""
 
-    def __init__(self, config: uvicorn.Config, repository: Repository, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        repository: Repository,
+        grpc: GrpcServer | None,
+        ports: Ports,
+        ready: Callable[[Ports], None],
+    ) -> None:
         super().__init__(config)
-        self._repository, self._ready = repository, ready
+        self._repository, self._grpc, self._ports, self._ready = repository, grpc, ports, ready
         self.answered = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.started:
             return
-        for row in self._repository.index():
-            try:
+        try:
+            if self._grpc is not None:
+                self._ports.grpc = await self._grpc.start()
+            for row in self._repository.index():
                 await self._repository.load(row["name"])
-            except Unavailable as error:  # whoever starts the server may know the whole reason
+        except DeployError as error:
+            await self.shutdown(sockets)
+            if isinstance(error, Unavailable):  # whoever starts the server may know the whole reason
                 raise error.__cause__ or error from None
-        self._ready()
+            raise
+        self._ready(self._ports)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.answered = await self._repository.drain()
-        await super().shutdown(sockets)
+        closing = [super().shutdown(sockets)]
+        if self._grpc is not None:
+            closing.append(self._grpc.stop(self.config.timeout_graceful_shutdown or 0))
+        await asyncio.gather(*closing)
 
 
 def serve(
@@ -51,8 +82,9 @@ def serve(
     host: str,
     port: int,
     metrics_port: int | None,
+    grpc: GrpcServer | None = None,
     limit: float,
-    ready: Callable[[list[int]], None],
+    ready: Callable[[Ports], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -61,22 +93,26 @@ def serve(
         repository: loaded here, once the port is open: until then readiness says no.
         host, port: where to listen; port 0 takes a free one.
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
+        grpc: over the same ``repository``; None for HTTP alone.
         limit: seconds for connections to close after the models are drained.
-        ready: called with the port, and that of the metrics, when all models are loaded.
+        ready: called with the ports when all models are loaded.
 
     Raises:
         MachineError: a port cannot be opened.
         DeployError: a model cannot be loaded.
     """
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
+        ports = Ports(_port(listening[0]))
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
-            app = by_port(app, _port(listening[1]), metrics_application(repository))
-        server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
+            ports.metrics = _port(listening[1])
+            app = by_port(app, ports.metrics, metrics_application(repository))
+        server = _Server(_config(app, limit), repository, grpc, ports, ready)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(server.serve(listening))
+            server.run(listening)  # on uvloop, where it is installed
     return server.answered
 
 
@@ -107,12 +143,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:
-    # h11 bounds a request's head (64 KiB); httptools, which uvicorn would take where it is installed, does not.
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         log_level="error",
         access_log=False,
+        server_header=False,
         lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(limit)),
     )

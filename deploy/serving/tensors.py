@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.serving.errors import Unsupported
+from deploy.serving.shared_memory import Access
 from deploy.specs import Dim
 
 # The protocol's names of types → numpy's. BYTES are arrays of Python's bytes.
@@ -33,12 +33,11 @@ def shape_of(dims: Sequence[Dim]) -> list[int]:
     return [dim if isinstance(dim, int) else -1 for dim in dims]
 
 
-def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
-    """The tensors of a request; ``binary`` is what follows its JSON.
+def read_inputs(inputs: object, binary: bytes | memoryview, shared: Access) -> dict[str, Array]:
+    """The tensors of a request; ``binary`` is what follows its JSON, ``shared`` reads the others' memory.
 
     Raises:
         InputError: a field is missing or of the wrong kind, or data does not fill its shape.
-        Unsupported: shared memory.
     """
     if not isinstance(inputs, list) or not inputs:
         raise InputError("the request has no inputs")
@@ -48,7 +47,10 @@ def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
         name, dtype, shape, parameters = _head(tensor)
         if name in feeds:
             raise InputError(f"input '{name}' is there twice")
-        size = parameters.get("binary_data_size")
+        place, size = shared.placement(parameters), parameters.get("binary_data_size")
+        if place is not None:
+            feeds[name] = from_bytes(name, shared.read(place), dtype, shape)
+            continue
         if size is None:
             feeds[name] = _from_json(name, tensor.get("data"), dtype, shape)
             continue
@@ -71,15 +73,13 @@ def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
         raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
     if not isinstance(shape, list) or any(type(dim) is not int or dim < 0 for dim in shape):
         raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
-    if "shared_memory_region" in parameters:
-        raise Unsupported("shared memory is not supported")
     return name, DTYPES[datatype], shape, parameters
 
 
 def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
     if dtype == "object":
         values = _texts(name, data)
-        return _shaped(name, values, shape)
+        return shaped(name, values, shape)
     try:
         values = np.asarray(data)
     except ValueError as error:
@@ -87,12 +87,17 @@ def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
     allowed = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[np.dtype(dtype).kind]
     if not isinstance(data, list) or (values.size and values.dtype.kind not in allowed):
         raise InputError(f"the data of input '{name}' are not {NAMES[dtype]}")
+    return shaped(name, in_range(name, values, dtype), shape)
+
+
+def in_range(name: str, values: Array, dtype: str) -> Array:
+    """``values`` as ``dtype``. Raises :class:`InputError` for an integer beyond it; floats become infinite."""
     if values.size and np.dtype(dtype).kind in "iu":
         limits = np.iinfo(dtype)
         if int(values.min()) < limits.min or int(values.max()) > limits.max:
             raise InputError(f"the data of input '{name}' do not fit {NAMES[dtype]}")
     with np.errstate(over="ignore"):
-        return _shaped(name, values.astype(dtype), shape)
+        return values.astype(dtype, copy=False)
 
 
 def _texts(name: str, data: object) -> Array:
@@ -106,16 +111,18 @@ def _texts(name: str, data: object) -> Array:
             flat.append(item.encode())
         else:
             raise InputError(f"the data of input '{name}' are not texts")
-    return _objects(flat)
+    return objects(flat)
 
 
-def _objects(items: Sequence[bytes]) -> Array:
+def objects(items: Sequence[bytes]) -> Array:
+    """BYTES elements, flat."""
     array = np.empty(len(items), object)
     array[:] = items
     return array
 
 
-def _shaped(name: str, values: Array, shape: list[int]) -> Array:
+def shaped(name: str, values: Array, shape: list[int]) -> Array:
+    """``values`` in ``shape``. Raises :class:`InputError` where they do not fill it."""
     if values.size != math.prod(shape):
         raise InputError(
             f"the data of input '{name}' do not fill its shape", got=f"{values.size} elements", expected=shape
@@ -126,7 +133,7 @@ def _shaped(name: str, values: Array, shape: list[int]) -> Array:
 def from_bytes(name: str, raw: bytes | memoryview, dtype: str, shape: list[int]) -> Array:
     """Little-endian elements in row-major order; each of BYTES has its length in front (u32)."""
     if dtype == "object":
-        return _shaped(name, _objects(_elements(name, raw)), shape)
+        return shaped(name, objects(_elements(name, raw)), shape)
     kind = np.dtype(dtype).newbyteorder("<")
     if len(raw) != math.prod(shape) * kind.itemsize:
         expected = f"{math.prod(shape) * kind.itemsize} for {NAMES[dtype]}{shape}"
@@ -165,7 +172,7 @@ def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
         for row, best in zip(rows, order)
         for index in best
     ]
-    return _objects([text.encode() for text in texts]).reshape(order.shape)
+    return objects([text.encode() for text in texts]).reshape(order.shape)
 
 
 def describe(name: str, array: Array) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.runtime.base import Runner
 from deploy.serving.batcher import BatchSettings
+from deploy.serving.connection import Connection
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
@@ -56,7 +57,7 @@ class Live:
         self.repository = Repository(openers, BatchSettings(max_batch=4, max_queue=queue))
         limits = Limits(body=100_000, pixels=10_000, body_seconds=seconds)
         app = application(Service(self.repository, limits), **options)
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+        self.server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_level="critical", lifespan="off"))
         self.started = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.thread.start()
