@@ -31,7 +31,9 @@ def typed(datatype: str, data: list[object], raw: bytes, model: str) -> list[Cas
         Case(f"{datatype}, JSON in, JSON out", [infer(plain, model=model)]),
         Case(f"{datatype}, JSON in, binary out", [infer(plain, model=model, outputs=[asked(binary_data=True)])]),
         Case(f"{datatype}, binary in, JSON out", [binary(raw, behind, model=model)]),
-        Case(f"{datatype}, binary in, binary out", [binary(raw, behind, model=model, outputs=[asked(binary_data=True)])]),
+        Case(
+            f"{datatype}, binary in, binary out", [binary(raw, behind, model=model, outputs=[asked(binary_data=True)])]
+        ),
     ]
 
 
@@ -42,14 +44,38 @@ TYPES = [
     *typed("UINT8", [0, 255], bytes([0, 255]), "identity_uint8"),
     *typed("BOOL", [True, False], bytes([1, 0]), "identity_bool"),
     *typed("BYTES", _TEXTS, texts(*(text.encode() for text in _TEXTS)), "identity_bytes"),
-    Case("BYTES that are no text, JSON out", [binary(texts(b"\xff\xfe"), sized(6, (1, 1), "BYTES"), model="identity_bytes")]),
-    Case("BYTES that are no text, binary out", [
-        binary(texts(b"\xff\xfe"), sized(6, (1, 1), "BYTES"), model="identity_bytes", outputs=[asked(binary_data=True)])]),
-    Case("BYTES from numbers in JSON", [infer(tensor([1, 2], datatype="BYTES"), model="identity_bytes")], about="string|text"),
+    Case(
+        "BYTES that are no text, JSON out",
+        [binary(texts(b"\xff\xfe"), sized(6, (1, 1), "BYTES"), model="identity_bytes")],
+    ),
+    Case(
+        "BYTES that are no text, binary out",
+        [
+            binary(
+                texts(b"\xff\xfe"), sized(6, (1, 1), "BYTES"), model="identity_bytes", outputs=[asked(binary_data=True)]
+            )
+        ],
+    ),
+    Case(
+        "BYTES from numbers in JSON",
+        [infer(tensor([1, 2], datatype="BYTES"), model="identity_bytes")],
+        about="string|text",
+    ),
     Case("BOOL bytes other than 0 and 1", [binary(bytes([2, 255]), sized(2, (1, 2), "BOOL"), model="identity_bool")]),
-    Case("FP32 NaN and infinity, binary both ways", [binary(
-        np.array([[np.nan, np.inf, -np.inf]], "<f4").tobytes(), sized(12, (1, 3)), outputs=[asked(binary_data=True)])]),
-    Case("FP32 NaN and infinity, JSON out", [binary(np.array([[np.nan, np.inf, -np.inf]], "<f4").tobytes(), sized(12, (1, 3)))]),
+    Case(
+        "FP32 NaN and infinity, binary both ways",
+        [
+            binary(
+                np.array([[np.nan, np.inf, -np.inf]], "<f4").tobytes(),
+                sized(12, (1, 3)),
+                outputs=[asked(binary_data=True)],
+            )
+        ],
+    ),
+    Case(
+        "FP32 NaN and infinity, JSON out",
+        [binary(np.array([[np.nan, np.inf, -np.inf]], "<f4").tobytes(), sized(12, (1, 3)))],
+    ),
     Case("FP32 too large for it in JSON", [infer(tensor([1e300, 1]))]),
     Case("FP16 too large for it in JSON", [infer(tensor([1e30, 1], datatype="FP16"), model="identity_fp16")]),
     Case("FP32 from whole numbers", [infer(tensor([1, 2]))]),
@@ -70,27 +96,57 @@ SHAPES = [
     Case("a scalar", [infer(tensor([1], ()))], about="shape|dim|fit"),
     Case("a scalar, data no list", [infer(tensor(1, ()))]),
     Case("the largest batch", [infer(tensor(list(range(8)), (8, 1)))]),
-    Case("a big tensor, binary", [binary(
-        np.arange(2_000_000, dtype="<f4").tobytes(), sized(8_000_000, (1, 2_000_000)), outputs=[asked(binary_data=True)])]),
+    Case(
+        "a big tensor, binary",
+        [
+            binary(
+                np.arange(2_000_000, dtype="<f4").tobytes(),
+                sized(8_000_000, (1, 2_000_000)),
+                outputs=[asked(binary_data=True)],
+            )
+        ],
+    ),
     Case("a big tensor, JSON", [infer(tensor(list(range(50_000)), (1, 50_000)))]),
 ]
 
 OUTPUTS = [
     Case("two inputs", [infer(*_PAIR, model="pair")]),
     Case("two inputs, the other order", [infer(*_PAIR[::-1], model="pair")]),
-    Case("two inputs, binary", [binary(_PAIR_BYTES, *_PAIR_SIZED, model="pair", outputs=[asked("c", binary_data=True), asked("d", binary_data=True)])]),
+    Case(
+        "two inputs, binary",
+        [
+            binary(
+                _PAIR_BYTES,
+                *_PAIR_SIZED,
+                model="pair",
+                outputs=[asked("c", binary_data=True), asked("d", binary_data=True)],
+            )
+        ],
+    ),
     Case("two inputs, one binary", [binary(_PAIR_BYTES[:8], _PAIR_SIZED[0], _PAIR[1], model="pair")]),
     Case("two inputs, the second binary", [binary(_PAIR_BYTES[8:], _PAIR[0], _PAIR_SIZED[1], model="pair")]),
     Case("one of two outputs", [infer(*_PAIR, model="pair", outputs=[asked("d")])]),
     Case("outputs in the other order", [infer(*_PAIR, model="pair", outputs=[asked("d"), asked("c")])]),
-    Case("outputs in the other order, binary", [infer(*_PAIR, model="pair", outputs=[asked("d", binary_data=True), asked("c", binary_data=True)])]),
+    Case(
+        "outputs in the other order, binary",
+        [infer(*_PAIR, model="pair", outputs=[asked("d", binary_data=True), asked("c", binary_data=True)])],
+    ),
     Case("one output binary", [infer(*_PAIR, model="pair", outputs=[asked("c", binary_data=True), asked("d")])]),
     Case("an output twice", [infer(*_PAIR, model="pair", outputs=[asked("c"), asked("c")])]),
     Case("outputs empty", [infer(outputs=[])]),
     Case("outputs null", [infer(outputs=None)]),
     Case("all outputs binary", [infer(*_PAIR, model="pair", parameters={"binary_data_output": True})]),
-    Case("all outputs binary but one", [infer(*_PAIR, model="pair", outputs=[asked("c", binary_data=False), asked("d")],
-                                              parameters={"binary_data_output": True})]),
+    Case(
+        "all outputs binary but one",
+        [
+            infer(
+                *_PAIR,
+                model="pair",
+                outputs=[asked("c", binary_data=False), asked("d")],
+                parameters={"binary_data_output": True},
+            )
+        ],
+    ),
     Case("all outputs binary is false", [infer(*_PAIR, model="pair", parameters={"binary_data_output": False})]),
     Case("output parameters empty", [infer(outputs=[{"name": "y", "parameters": {}}])]),
     Case("output parameter unknown", [infer(outputs=[asked(nothing=1)])]),
@@ -145,26 +201,84 @@ CLASSES = [
     Case("classes 0", [infer(_SCORES, outputs=[asked(classification=0)])]),
     Case("classes negative", [infer(_SCORES, outputs=[asked(classification=-1)])], about="classification|unsigned"),
     Case("classes a text", [infer(_SCORES, outputs=[asked(classification="2")])], about="classification|unsigned"),
-    Case("classes of whole numbers", [infer(tensor([5, 9, 2], (1, 3), "INT64"), model="identity_int64", outputs=[asked(classification=2)])]),
-    Case("classes of FP16", [infer(tensor([5, 9, 2], (1, 3), "FP16"), model="identity_fp16", outputs=[asked(classification=2)])]),
-    Case("classes of BOOL", [infer(tensor([True, False], (1, 2), "BOOL"), model="identity_bool", outputs=[asked(classification=1)])]),
-    Case("classes of BYTES", [infer(tensor(["a", "b"], (1, 2), "BYTES"), model="identity_bytes", outputs=[asked(classification=1)])]),
-    Case("classes of NaN", [binary(np.array([[np.nan, 1, 2]], "<f4").tobytes(), sized(12, (1, 3)), outputs=[asked(classification=2)])]),
-    Case("classes of large scores", [infer(tensor([1e10, 0.000001, 123456.789], (1, 3)), outputs=[asked(classification=3)])]),
-    Case("classes with labels", [binary(image(2).tobytes(), sized(image(2).nbytes, (2, 3, 16, 16), name="input"), model="cnn",
-                                        outputs=[asked("logits", classification=3)])]),
+    Case(
+        "classes of whole numbers",
+        [infer(tensor([5, 9, 2], (1, 3), "INT64"), model="identity_int64", outputs=[asked(classification=2)])],
+    ),
+    Case(
+        "classes of FP16",
+        [infer(tensor([5, 9, 2], (1, 3), "FP16"), model="identity_fp16", outputs=[asked(classification=2)])],
+    ),
+    Case(
+        "classes of BOOL",
+        [infer(tensor([True, False], (1, 2), "BOOL"), model="identity_bool", outputs=[asked(classification=1)])],
+    ),
+    Case(
+        "classes of BYTES",
+        [infer(tensor(["a", "b"], (1, 2), "BYTES"), model="identity_bytes", outputs=[asked(classification=1)])],
+    ),
+    Case(
+        "classes of NaN",
+        [binary(np.array([[np.nan, 1, 2]], "<f4").tobytes(), sized(12, (1, 3)), outputs=[asked(classification=2)])],
+    ),
+    Case(
+        "classes of large scores",
+        [infer(tensor([1e10, 0.000001, 123456.789], (1, 3)), outputs=[asked(classification=3)])],
+    ),
+    Case(
+        "classes with labels",
+        [
+            binary(
+                image(2).tobytes(),
+                sized(image(2).nbytes, (2, 3, 16, 16), name="input"),
+                model="cnn",
+                outputs=[asked("logits", classification=3)],
+            )
+        ],
+    ),
 ]
 
 CNN = [
     Case("cnn, one row", [binary(image().tobytes(), sized(image().nbytes, (1, 3, 16, 16), name="input"), model="cnn")]),
     Case("cnn, JSON", [infer(tensor(image(2).ravel().tolist(), (2, 3, 16, 16), name="input"), model="cnn")]),
-    Case("cnn, binary out", [binary(image(8).tobytes(), sized(image(8).nbytes, (8, 3, 16, 16), name="input"), model="cnn",
-                                    outputs=[asked("logits", binary_data=True)])]),
-    Case("cnn, raw body", [Request(path="/v2/models/cnn/infer", body=image().tobytes(), headers={"Inference-Header-Content-Length": "0"})]),
+    Case(
+        "cnn, binary out",
+        [
+            binary(
+                image(8).tobytes(),
+                sized(image(8).nbytes, (8, 3, 16, 16), name="input"),
+                model="cnn",
+                outputs=[asked("logits", binary_data=True)],
+            )
+        ],
+    ),
+    Case(
+        "cnn, raw body",
+        [
+            Request(
+                path="/v2/models/cnn/infer", body=image().tobytes(), headers={"Inference-Header-Content-Length": "0"}
+            )
+        ],
+    ),
     Case("raw body, open size", [Request(body=TWO, headers={"Inference-Header-Content-Length": "0"})]),
-    Case("raw body, two inputs", [Request(path="/v2/models/pair/infer", body=TWO, headers={"Inference-Header-Content-Length": "0"})]),
-    Case("raw body, BYTES", [Request(path="/v2/models/identity_bytes/infer", body=texts(b"abc"), headers={"Inference-Header-Content-Length": "0"})]),
-    Case("raw body, wrong size", [Request(path="/v2/models/cnn/infer", body=TWO, headers={"Inference-Header-Content-Length": "0"})]),
+    Case(
+        "raw body, two inputs",
+        [Request(path="/v2/models/pair/infer", body=TWO, headers={"Inference-Header-Content-Length": "0"})],
+    ),
+    Case(
+        "raw body, BYTES",
+        [
+            Request(
+                path="/v2/models/identity_bytes/infer",
+                body=texts(b"abc"),
+                headers={"Inference-Header-Content-Length": "0"},
+            )
+        ],
+    ),
+    Case(
+        "raw body, wrong size",
+        [Request(path="/v2/models/cnn/infer", body=TWO, headers={"Inference-Header-Content-Length": "0"})],
+    ),
 ]
 
 _JSON = infer(tensor()).body or b""
@@ -184,9 +298,14 @@ ENCODINGS = [
     Case("identity", [encoded(_JSON, "identity")]),
     Case("Content-Encoding empty", [encoded(_JSON, "")]),
     Case("Content-Encoding in capitals", [encoded(gzip.compress(_JSON, mtime=0), "GZIP")]),
-    Case("gzip, binary", [Request(body=gzip.compress(_BEHIND, mtime=0), headers={**_HEADER, "Content-Encoding": "gzip"})]),
+    Case(
+        "gzip, binary", [Request(body=gzip.compress(_BEHIND, mtime=0), headers={**_HEADER, "Content-Encoding": "gzip"})]
+    ),
     Case("deflate, binary", [Request(body=zlib.compress(_BEHIND), headers={**_HEADER, "Content-Encoding": "deflate"})]),
-    Case("gzip in two members", [encoded(gzip.compress(_JSON[:20], mtime=0) + gzip.compress(_JSON[20:], mtime=0), "gzip")]),
+    Case(
+        "gzip in two members",
+        [encoded(gzip.compress(_JSON[:20], mtime=0) + gzip.compress(_JSON[20:], mtime=0), "gzip")],
+    ),
     Case("br", [encoded(_JSON, "br")]),
     Case("two encodings", [encoded(_JSON, "gzip, deflate")]),
     Case("gzip corrupt", [encoded(b"1234", "gzip")]),

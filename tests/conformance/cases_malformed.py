@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 
-
 from conformance.cases_infer import TWO, texts
 from conformance.requests import Case, Request, asked, binary, get, infer, post, sized, tensor
 
@@ -39,7 +38,14 @@ BODIES = [
     Case("a trailing comma", [body(_JSON[:-1] + b",}")]),
     Case("a field twice", [body(_JSON[:-1] + b',"id":"1","id":"2"}')]),
     Case("deep nesting", [body(b"[" * 5000 + b"]" * 5000)]),
-    Case("deep data", [infer(json.loads(b'{"name":"x","shape":[1,1],"datatype":"FP32","data":' + b"[" * 60 + b"1" + b"]" * 60 + b"}"))]),
+    Case(
+        "deep data",
+        [
+            infer(
+                json.loads(b'{"name":"x","shape":[1,1],"datatype":"FP32","data":' + b"[" * 60 + b"1" + b"]" * 60 + b"}")
+            )
+        ],
+    ),
     Case("NaN in JSON", [body(_JSON.replace(b"[1, 2]}", b"[NaN, 2]}"))]),
     Case("Infinity in JSON", [body(_JSON.replace(b"[1, 2]}", b"[Infinity, -Infinity]}"))]),
 ]
@@ -51,7 +57,10 @@ FIELDS = [
     Case("inputs an object", [post(_INFER, {"inputs": tensor()})]),
     Case("an input a text", [infer("x")]),
     Case("an input null", [infer(None)]),
-    *(Case(f"input without {field}", [infer(without(field))], about=field) for field in ("name", "datatype", "shape", "data")),
+    *(
+        Case(f"input without {field}", [infer(without(field))], about=field)
+        for field in ("name", "datatype", "shape", "data")
+    ),
     Case("name a number", [infer(tensor(name=1))]),
     Case("name wrong", [infer(tensor(name="q"))], about="q|input"),
     Case("name empty", [infer(tensor(name=""))]),
@@ -81,7 +90,11 @@ FIELDS = [
     Case("shape whose product overflows, binary", [binary(b"", sized(0, [4, 2**62]))]),
     Case("shape of 10000 axes", [infer(tensor([1], [1] * 10_000))]),
     Case("batch above the most", [infer(tensor([1] * 9, (9, 1)))], about="batch"),
-    Case("batches that differ", [infer(tensor([1, 2], (1, 2), name="a"), tensor([1, 2, 3, 4], (2, 2), "INT64", "b"), model="pair")], about="batch"),
+    Case(
+        "batches that differ",
+        [infer(tensor([1, 2], (1, 2), name="a"), tensor([1, 2, 3, 4], (2, 2), "INT64", "b"), model="pair")],
+        about="batch",
+    ),
 ]
 
 DATA = [
@@ -133,8 +146,19 @@ BINARY = [
         for length in ("-1", "999999", "10", "abc", "", "1.5", " 5", "+5", "0x10", "9" * 30)
     ),
     Case("header length the body's, no binary", [infer(headers={"Inference-Header-Content-Length": str(len(_JSON))})]),
-    Case("shared memory input", [infer({"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {
-        "shared_memory_region": "nothing", "shared_memory_byte_size": 8}})]),
+    Case(
+        "shared memory input",
+        [
+            infer(
+                {
+                    "name": "x",
+                    "shape": [1, 2],
+                    "datatype": "FP32",
+                    "parameters": {"shared_memory_region": "nothing", "shared_memory_byte_size": 8},
+                }
+            )
+        ],
+    ),
     Case("shared memory output", [infer(outputs=[asked(shared_memory_region="nothing", shared_memory_byte_size=8)])]),
     Case("empty BYTES for an image", [binary(texts(b""), sized(4, (1,), "BYTES", "input"), model="cnn")]),
 ]
@@ -202,7 +226,9 @@ def slow(seconds: float, **parameters: object) -> Request:
 
 
 QUEUE = [
-    Case("queue full", [slow(0.8), slow(0.01), slow(0.02), slow(0.03)], stagger=0.15, about="Exceeds maximum queue size$"),
+    Case(
+        "queue full", [slow(0.8), slow(0.01), slow(0.02), slow(0.03)], stagger=0.15, about="Exceeds maximum queue size$"
+    ),
     Case("timeout", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, about="Request timeout expired$"),
     Case("timeout, order of the replies", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, ordered=True),
     Case("the next is answered", [slow(0.01), get("/v2/models/slow/ready")]),

@@ -7,8 +7,21 @@ from conformance.requests import FP32, Case, Request, get, infer, post
 _TENSORS = [f"{side}[].{name}" for side in ("input", "output") for name in ("name", "data_type", "dims")]
 _BATCHING = ["max_queue_delay_microseconds", "preserve_ordering", "priority_levels", "default_queue_policy"]
 _CONFIG = [
-    *("name", "backend", "platform", "max_batch_size", "version_policy", "instance_group[].name", "instance_group[].count"),
-    *("instance_group[].kind", "output[].label_filename", *_TENSORS, *(f"dynamic_batching.{name}" for name in _BATCHING)),
+    *(
+        "name",
+        "backend",
+        "platform",
+        "max_batch_size",
+        "version_policy",
+        "instance_group[].name",
+        "instance_group[].count",
+    ),
+    *(
+        "instance_group[].kind",
+        "output[].label_filename",
+        *_TENSORS,
+        *(f"dynamic_batching.{name}" for name in _BATCHING),
+    ),
     *("default_model_filename", "parameters", "model_warmup", "optimization.priority"),
 ]
 _STATISTICS = [f"model_stats[].inference_stats.{name}.count" for name in ("success", "fail", "queue", "compute_infer")]
@@ -39,7 +52,11 @@ METADATA = [
     Case("metadata, version huge", [get(f"{FP32}/versions/99999999999999999999")], about="version"),
     Case("metadata, version -1", [get(f"{FP32}/versions/-1")], about="version"),
     Case("metadata, version empty", [get(f"{FP32}/versions/")]),
-    Case("metadata, unknown model", [get("/v2/models/nothing")], about="^Request for unknown model: 'nothing' is not found$"),
+    Case(
+        "metadata, unknown model",
+        [get("/v2/models/nothing")],
+        about="^Request for unknown model: 'nothing' is not found$",
+    ),
     Case("metadata, trailing slash", [get(f"{FP32}/")]),
     Case("metadata, percent-encoded", [get("/v2/models/identity%5Ffp32")]),
     Case("metadata, percent-encoded slash", [get("/v2/models/identity%2Ffp32")]),
@@ -56,7 +73,7 @@ METADATA = [
     Case("config, version 2", [get(f"{FP32}/versions/2/config")], about="version|not found"),
 ]
 
-_ONE = f"/v2/models/identity_uint8"
+_ONE = "/v2/models/identity_uint8"
 _UINT8 = {"name": "x", "datatype": "UINT8", "shape": [3, 2], "data": [1, 2, 3, 4, 5, 6]}
 STATISTICS = [
     Case(
@@ -66,10 +83,19 @@ STATISTICS = [
             infer({**_UINT8, "shape": [9, 1], "data": [1] * 9}, model="identity_uint8"),
             get(f"{_ONE}/stats"),
         ],
-        fields=["error", "model_name", "model_stats[].inference_count", "model_stats[].execution_count", *_STATISTICS,
-                "model_stats[].name", "model_stats[].version", "model_stats[].batch_stats[].batch_size",
-                "model_stats[].batch_stats[].compute_infer.count", "model_stats[].memory_usage",
-                "model_stats[].response_stats"],
+        fields=[
+            "error",
+            "model_name",
+            "model_stats[].inference_count",
+            "model_stats[].execution_count",
+            *_STATISTICS,
+            "model_stats[].name",
+            "model_stats[].version",
+            "model_stats[].batch_stats[].batch_size",
+            "model_stats[].batch_stats[].compute_infer.count",
+            "model_stats[].memory_usage",
+            "model_stats[].response_stats",
+        ],
     ),
     Case("statistics, version 1", [get(f"{_ONE}/versions/1/stats")], fields=["model_stats[].name"]),
     Case("statistics, version 2", [get(f"{_ONE}/versions/2/stats")], about="version|not found"),
@@ -107,9 +133,13 @@ REPOSITORY = [
             get("/v2/models/identity_bool/ready"),
         ],
     ),
-    Case("unload, dependents", [
-        post(f"{MODELS}/identity_bool/unload", {"parameters": {"unload_dependents": True}}),
-        post(f"{MODELS}/identity_bool/load")]),
+    Case(
+        "unload, dependents",
+        [
+            post(f"{MODELS}/identity_bool/unload", {"parameters": {"unload_dependents": True}}),
+            post(f"{MODELS}/identity_bool/load"),
+        ],
+    ),
     Case("unload, malformed", [post(f"{MODELS}/identity_bool/unload", b"{"), post(f"{MODELS}/identity_bool/load")]),
     Case("unload, unknown", [post(f"{MODELS}/nothing/unload")], about="nothing"),
 ]
@@ -135,7 +165,10 @@ PATHS = [
     Case("infer, query", [infer(path=f"{FP32}/infer?x=1")]),
     Case("infer, percent-encoded", [infer(path="/v2/models/identity%5Ffp32/infer")]),
     Case("shared memory status", [get("/v2/systemsharedmemory/status")]),
-    Case("shared memory register", [post("/v2/systemsharedmemory/region/r/register", {"key": "/nothing", "offset": 0, "byte_size": 8})]),
+    Case(
+        "shared memory register",
+        [post("/v2/systemsharedmemory/region/r/register", {"key": "/nothing", "offset": 0, "byte_size": 8})],
+    ),
     Case("CUDA shared memory status", [get("/v2/cudasharedmemory/status")]),
     Case("trace setting", [get("/v2/trace/setting")], fields=["error"]),
     Case("logging", [get("/v2/logging")], fields=["error"]),

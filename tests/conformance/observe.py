@@ -18,6 +18,7 @@ from conformance.models import logits
 from conformance.requests import Case, infer
 from conformance.wire import Reply, send, send_all
 
+
 class Server(Protocol):
     """Ours or Triton, running."""
 
@@ -64,7 +65,9 @@ def observed(reply: Reply, case: Case) -> dict[str, Any]:
     if reply.failure is not None:
         return {"failure": reply.failure}
     seen: dict[str, Any] = {"status": reply.status}
-    for name in ("content-type", "content-encoding", *case.headers) if reply.body and reply.status == 200 else case.headers:
+    for name in (
+        ("content-type", "content-encoding", *case.headers) if reply.body and reply.status == 200 else case.headers
+    ):
         if name in reply.headers:
             seen[name] = reply.headers[name]
     body = _plain(reply)

@@ -22,13 +22,14 @@ class Ours:
     def __init__(self, folder: Path) -> None:
         for name in NAMES:  # only the CNN's is read
             write_cnn(folder / f"{name}.onnx")
-        ports = ("--http-port", "0", "--metrics-port", "0")
+        ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
         options = ("--max-batch", str(MAX_BATCH), "--queue", str(MAX_QUEUE), "--threads", "1", "--json")
         command = [sys.executable, "-m", "conformance.ours", "serve", str(folder), *ports, *options]
         env = environment(PYTHONPATH=f"{REPOSITORY}:{REPOSITORY / 'tests'}", PYTHONUNBUFFERED="1")
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-        address = urlsplit(_document(self._process)["address"])
-        self.address = (address.hostname, address.port)
+        ports = _document(self._process)
+        address = urlsplit(ports["address"])
+        self.address, self.grpc = (address.hostname, address.port), int(ports["grpc"].rsplit(":", 1)[1])
 
     @property
     def alive(self) -> bool:

@@ -60,11 +60,15 @@ def post(path: str, body: object = b"", **headers: str) -> Request:
     return Request("POST", path, content, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def tensor(data: object = (1, 2), shape: object = (1, 2), datatype: object = "FP32", name: object = "x") -> dict[str, Any]:
+def tensor(
+    data: object = (1, 2), shape: object = (1, 2), datatype: object = "FP32", name: object = "x"
+) -> dict[str, Any]:
     return {"name": name, "shape": shape, "datatype": datatype, "data": data}
 
 
-def infer(*inputs: object, model: str = "identity_fp32", path: str | None = None, headers: Mapping[str, str] = (), **rest: Any) -> Request:
+def infer(
+    *inputs: object, model: str = "identity_fp32", path: str | None = None, headers: Mapping[str, str] = (), **rest: Any
+) -> Request:
     """JSON in; ``rest`` are further fields of the request."""
     body = json.dumps({"inputs": list(inputs) or [tensor()], **rest}).encode()
     return Request("POST", path or f"/v2/models/{model}/infer", body, headers)

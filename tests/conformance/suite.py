@@ -1,15 +1,16 @@
 """All cases, what was recorded of both servers, and why they may differ.
 
-``observations/triton.json`` and ``observations/ours.json`` hold an observation for each case. ``differences.toml`` gives
-the reason for each case in which the two are not equal; docs/serving.md lists it.
+``observations/triton.json`` and ``observations/ours.json`` hold an observation for each case. ``differences.toml``
+gives the reason for each case in which the two are not equal; docs/serving.md lists it.
 """
 
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 from conformance import cases_infer, cases_malformed, cases_protocol
 from conformance.requests import Case

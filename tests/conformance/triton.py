@@ -191,14 +191,14 @@ def _model(folder: Path, config: str, source: str) -> None:
 
 
 def _config(name: str, inputs: dict[str, Any], outputs: dict[str, Any], labels: str | None = None) -> str:
-    queue = f"default_queue_policy {{ max_queue_size: {MAX_QUEUE} default_timeout_microseconds: 60000000 allow_timeout_override: true }}"
+    limits = f"max_queue_size: {MAX_QUEUE} default_timeout_microseconds: 60000000 allow_timeout_override: true"
     return f"""
 name: "{name}"
 backend: "python"
 max_batch_size: {MAX_BATCH}
 {_tensors("input", inputs)}
 {_tensors("output", outputs, labels)}
-dynamic_batching {{ {queue} }}
+dynamic_batching {{ default_queue_policy {{ {limits} }} }}
 instance_group [{{ count: 1 kind: KIND_CPU }}]
 """
 

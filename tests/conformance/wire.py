@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPResponse
 
 from conformance.requests import Request
 
-SECONDS = 3.0
+SECONDS = 8.0
 
 
 @dataclass
