@@ -91,7 +91,7 @@ def _length(text: str, most: int) -> int:
 
 
 def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
-    """A body that is the one input itself: one row where the batch is dynamic, and of one more open axis what there is."""
+    """A body that is the one input itself: one row where the batch is dynamic; what one more open axis can hold."""
     spec = inputs[0]
     shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
     sized = math.prod(dim for dim in shape if isinstance(dim, int))
