@@ -15,6 +15,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_concurrent_streams", 1024),  # of one connection: more wait at the client
+    ("grpc.http2.max_frame_size", 1 << 20),  # the default of 16 KiB costs a tenth of the time for a tensor of 600 KB
 )
 
 
@@ -23,7 +24,7 @@ class GrpcServer:
 
     def __init__(self, service: Service, *, host: str, port: int, key: str | None = None) -> None:
         """With ``key``, everything but health wants the metadata ``authorization: Bearer KEY``."""
-        self._service, self._host, self._asked = service, host, port
+        self._service, self._host, self.port = service, host, port
         self._router = Router(service, key)
         self._server: grpc.aio.Server | None = None
 
@@ -34,9 +35,9 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((self._router,))
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            port = self._server.add_insecure_port(f"{host}:{self._asked}")
+            port = self._server.add_insecure_port(f"{host}:{self.port}")
         except RuntimeError as error:
-            what = f"cannot listen on {self._host}:{self._asked}"
+            what = f"cannot listen on {self._host}:{self.port}"
             raise MachineError(what, got="port in use, or no such address", fix="Give another --grpc-port.") from error
         await self._server.start()
         return int(port)

@@ -109,6 +109,8 @@ def serve(
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
             ports.metrics = _port(listening[1])
             app = by_port(app, ports.metrics, metrics_application(repository))
+        if grpc is not None and grpc.port:
+            _open(host, grpc.port, "--grpc-port").close()  # gRPC would say less, and on several lines
         server = _Server(_config(app, limit), repository, grpc, ports, ready)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):

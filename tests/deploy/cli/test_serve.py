@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -94,6 +95,57 @@ def test_a_file_that_is_no_graph_stops_the_start_with_its_reason(tmp_path, capsy
     assert "ONNX Runtime cannot load" in capsys.readouterr().err
 
 
+def test_without_grpcio_the_extra_is_named(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    for name in ("grpc_server", "grpc_calls"):
+        monkeypatch.delitem(sys.modules, f"deploy.serving.{name}", raising=False)
+    assert main(["serve", str(folder), "--http-port", "0", "--grpc-port", "0", "--no-metrics"]) == 3
+    said = capsys.readouterr().err
+    assert "gRPC needs grpc, which is not installed" in said
+    assert "pip install '.[serve]', or give --no-grpc" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "on"),
+    [
+        ([], True),
+        (["--host", "::1"], True),
+        (["--host", "localhost"], True),
+        (["--host", "0.0.0.0"], False),
+        (["--host", "0.0.0.0", "--shared-memory"], True),
+        (["--no-shared-memory"], False),
+    ],
+)
+def test_shared_memory_is_for_who_is_on_the_same_machine(folder, monkeypatch, arguments, on):
+    seen = []
+
+    def serve(app, repository, **options):
+        seen.append(httpx.ASGITransport(app))
+        return True
+
+    async def extensions():
+        async with httpx.AsyncClient(transport=seen[0], base_url="http://x") as client:
+            return (await client.get("/v2")).json()["extensions"]
+
+    monkeypatch.setattr("deploy.serving.server.serve", serve)
+    assert main(["serve", str(folder), *arguments]) == 0
+    assert ("system_shared_memory" in asyncio.run(extensions())) == on
+
+
+def test_json_tells_the_addresses(folder):
+    ports = ["--http-port", "0", "--no-grpc", "--no-metrics"]
+    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, "--json"]
+    env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            told = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    assert (told["models"], told["grpc"], told["metrics"]) == (["one", "two"], None, None)
+    assert told["address"].startswith("http://127.0.0.1:")
+
+
 @pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port"])
 def test_a_port_in_use_is_said(folder, flag, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -101,5 +153,5 @@ def test_a_port_in_use_is_said(folder, flag, capsys):
         free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
         assert main(["serve", str(folder), *free, flag, port]) == 3
     said = capsys.readouterr().err
-    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert f"cannot listen on 127.0.0.1:{port} (got address already in use)" in said
     assert f"Give another {flag}." in said
