@@ -65,8 +65,8 @@ class _Handlers:
     async def model_ready(self, request: Request) -> Response:
         try:
             ready = self._model(request).batcher.ready
-        except UnknownModel:
-            ready = False
+        except UnknownModel as error:
+            return _json({"error": error.headline}, 400)  # Triton's clients take 400 for "not ready"
         return Response(status_code=200 if ready else 400)
 
     async def server(self, request: Request) -> Response:
@@ -83,24 +83,20 @@ class _Handlers:
         return _json({"model_stats": [model_statistics(model) for model in models]})
 
     async def index(self, request: Request) -> Response:
-        body = await self._body(request)
-        try:
-            fields = orjson.loads(body) if body else {}
-        except orjson.JSONDecodeError as error:
-            raise InputError("the request is not JSON", got=str(error)) from error
-        if not isinstance(fields, dict):
-            raise InputError("the request is not a JSON object")
-        return _json(self._repository.index(bool(fields.get("ready"))))
+        ready = (await self._object(request)).get("ready", False)
+        if not isinstance(ready, bool):
+            raise InputError("ready is true or false", got=type(ready).__name__)
+        rows = self._repository.index(ready)
+        return _json([{name: value for name, value in row.items() if value} for row in rows])
 
     async def load(self, request: Request) -> Response:
-        body = await self._body(request)
-        if body and b'"parameters"' in body:
+        if (await self._object(request)).get("parameters"):
             raise Unsupported("a model's configuration or files cannot be given while loading")
         await self._repository.load(request.path_params["model"])
         return Response()
 
     async def unload(self, request: Request) -> Response:
-        await self._body(request)
+        await self._object(request)
         await self._repository.unload(request.path_params["model"])
         return Response()
 
@@ -141,6 +137,17 @@ class _Handlers:
 
     def _model(self, request: Request) -> Model:
         return self._repository.model(request.path_params["model"], request.path_params.get("version"))
+
+    async def _object(self, request: Request) -> dict[str, Any]:
+        """The body of all but inference: a JSON object, or nothing."""
+        body = await self._body(request)
+        try:
+            fields = orjson.loads(body) if body else {}
+        except orjson.JSONDecodeError as error:
+            raise InputError("the request is not JSON", got=str(error)) from error
+        if not isinstance(fields, dict):
+            raise InputError("the request is not a JSON object")
+        return fields
 
     async def _body(self, request: Request) -> bytes:
         return bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
@@ -240,7 +247,9 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _failed})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _failed})
+    app.router.redirect_slashes = False  # clients of the protocol follow no redirects
+    return app
 
 
 def _of_model(tail: str, handler: Handler) -> list[tuple[str, Handler]]:
