@@ -46,7 +46,12 @@ def model_config(model: Model) -> dict[str, Any]:
         "instance_group": [{"name": model.name, "count": batcher.instances}],
     }
     if batcher.batches:
-        queue = {"max_queue_size": settings.max_queue}
+        queue = {
+            "timeout_action": "REJECT",
+            "default_timeout_microseconds": 0,
+            "allow_timeout_override": True,
+            "max_queue_size": settings.max_queue,
+        }
         config["dynamic_batching"] = {
             "max_queue_delay_microseconds": round(settings.max_delay * 1e6),
             "preserve_ordering": False,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
 
 from deploy.errors import InputError
@@ -49,7 +51,10 @@ class InferRequest:
 
 
 def read_request(
-    body: bytes, header_length: str | None, inputs: Sequence[TensorSpec], shared: Access | None = None
+    body: bytes | memoryview,
+    header_length: str | None,
+    inputs: Sequence[TensorSpec],
+    shared: Access | None = None,
 ) -> InferRequest:
     """A request's body; ``header_length`` is the header Inference-Header-Content-Length.
 
@@ -88,13 +93,15 @@ def _length(text: str, most: int) -> int:
     return int(text)
 
 
-def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
-    """A body that is the one input itself; one row where the batch is dynamic."""
+def _raw(body: bytes | memoryview, inputs: Sequence[TensorSpec]) -> Array:
+    """A body that is the one input itself: one row where the batch is dynamic; what one more open axis can hold."""
     spec = inputs[0]
     shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
-    if len(inputs) != 1 or any(isinstance(dim, str) for dim in shape):
+    sized = math.prod(dim for dim in shape if isinstance(dim, int))
+    if len(inputs) != 1 or sum(isinstance(dim, str) for dim in shape) > (spec.dtype != "object" and sized > 0):
         raise InputError("a raw body needs a model with one input of one size", got=", ".join(map(str, inputs)))
-    return from_bytes(spec.name, body, spec.dtype, [int(dim) for dim in shape])
+    rest = len(body) // max(1, sized * np.dtype(spec.dtype).itemsize)
+    return from_bytes(spec.name, body, spec.dtype, [rest if isinstance(dim, str) else dim for dim in shape])
 
 
 def waiting(parameters: Mapping[str, Any]) -> tuple[int, float | None]:
@@ -143,9 +150,9 @@ def asked_of(request: InferRequest, outputs: Sequence[TensorSpec]) -> tuple[Aske
     names = [spec.name for spec in outputs]
     asked = request.outputs or tuple(Asked(name, request.binary) for name in names)
     unknown = [one.name for one in asked if one.name not in names]
-    if unknown or len({one.name for one in asked}) != len(asked):
-        raise InputError("the model has no such output, or it is asked for twice", got=unknown, expected=names)
-    return asked
+    if unknown:
+        raise InputError("the model has no such output", got=unknown, expected=names)
+    return tuple({one.name: one for one in asked}.values())  # one that is asked for twice comes once
 
 
 @dataclass(frozen=True)

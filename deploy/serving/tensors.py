@@ -25,8 +25,10 @@ DTYPES = {
     "BYTES": "object",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MOST_AXES, _MOST_ELEMENTS = 32, 1 << 60  # what numpy can address
+_MOST_ELEMENTS = 1 << 60  # what numpy can address
+_NAMES_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}  # numpy takes microseconds to name a dtype
 _LENGTH = struct.Struct("<I")
+_MAX_RANK = 32  # numpy 1's; numpy 2 has 64
 
 
 def shape_of(dims: Sequence[Dim]) -> list[int]:
@@ -55,6 +57,8 @@ def read_inputs(inputs: object, binary: bytes | memoryview, shared: Access) -> d
         if size is None:
             feeds[name] = _from_json(name, tensor.get("data"), dtype, shape)
             continue
+        if "data" in tensor:
+            raise InputError(f"input '{name}' has both data and a binary_data_size")
         if type(size) is not int or not 0 <= size <= len(binary) - offset:
             raise InputError(f"the binary_data_size of input '{name}' is not in the body", got=size)
         feeds[name] = from_bytes(name, binary[offset : offset + size], dtype, shape)
@@ -67,8 +71,8 @@ def read_inputs(inputs: object, binary: bytes | memoryview, shared: Access) -> d
 def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
     fields: dict[str, Any] = tensor if isinstance(tensor, dict) else {}
     name, datatype, shape = (fields.get(key) for key in ("name", "datatype", "shape"))
-    parameters = fields.get("parameters") or {}
-    if not isinstance(name, str) or not isinstance(parameters, dict):
+    parameters = parameters_of(fields)
+    if not isinstance(name, str):
         raise InputError("an input is an object with a name, a datatype, a shape and data")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
@@ -77,7 +81,7 @@ def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
 
 def read_shape(name: str, shape: object) -> list[int]:
     """Raises :class:`InputError` unless ``shape`` is a list of counts that an array can have, empty ones too."""
-    counts: list[int] = shape if isinstance(shape, list) and len(shape) <= _MOST_AXES else [-1]
+    counts: list[int] = shape if isinstance(shape, list) and len(shape) <= _MAX_RANK else [-1]
     if any(type(dim) is not int or dim < 0 for dim in counts) or math.prod(d or 1 for d in counts) >= _MOST_ELEMENTS:
         raise InputError(f"the shape of input '{name}' is a list of counts", got=str(shape)[:80])
     return counts
@@ -171,13 +175,16 @@ def to_bytes(array: Array) -> bytes:
 
 def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
     """The classification extension: each row's ``count`` largest as ``value:index`` or ``value:index:label``."""
-    if array.dtype == object or not array.size:
-        raise InputError("an output of texts, or an empty one, has no classes")
+    if array.dtype == object:
+        raise InputError("BYTES have no classes")
+    if not array.size:
+        raise InputError("an empty output has no classes")
     rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
+    digits = "f" if array.dtype.kind == "f" else "d"
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     named = labels if labels is not None and len(labels) == rows.shape[1] else None
     texts = [
-        f"{row[index]:f}:{index}" + (f":{named[index]}" if named else "")
+        f"{row[index]:{digits}}:{index}" + (f":{named[index]}" if named else "")
         for row, best in zip(rows, order)
         for index in best
     ]
@@ -186,7 +193,7 @@ def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
 
 def describe(name: str, array: Array) -> dict[str, Any]:
     """A tensor of a reply without its data."""
-    return {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+    return {"name": name, "datatype": _NAMES_OF[array.dtype], "shape": list(array.shape)}
 
 
 def json_data(array: Array) -> Array | list[str]:
@@ -198,7 +205,9 @@ def json_data(array: Array) -> Array | list[str]:
 
 def parameters_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The ``parameters`` of a request or an output."""
-    parameters = fields.get("parameters") or {}
+    parameters = fields.get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise InputError("parameters are an object", got=type(parameters).__name__)
     return parameters

@@ -136,7 +136,7 @@ def test_what_has_no_classes_is_told_so(stub, dtype, shape, raw):
     request.inputs.add(name="x", datatype=DATATYPES[dtype], shape=shape)
     request.outputs.add(name="y").parameters["classification"].int64_param = 1
     code, details = refused(stub.ModelInfer, request)
-    assert (code, "has no classes" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert (code, "no classes" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 def test_metadata_config_and_statistics(live):
@@ -262,7 +262,6 @@ BAD = {
     "output": (with_output("q"), "INVALID_ARGUMENT"),
     "classes": (with_output("y", classification=-1), "INVALID_ARGUMENT"),
     "priority": (with_parameter("priority", string_param="a"), "INVALID_ARGUMENT"),
-    "no such priority": (with_parameter("priority", uint64_param=9), "INVALID_ARGUMENT"),
     "timeout": (with_parameter("timeout", int64_param=-1), "INVALID_ARGUMENT"),
     "empty parameter": (with_parameter("timeout"), "INVALID_ARGUMENT"),
     "shared memory": (with_output("y", shared_memory_region=1), "UNIMPLEMENTED"),
