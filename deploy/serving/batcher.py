@@ -116,11 +116,11 @@ class Batcher:
 
         Args:
             feeds: the model's inputs.
-            priority: 1 to ``priorities``, 1 first; 0 is the middle.
+            priority: 1 to ``priorities``, 1 first; any other is the middle, as Triton has it.
             timeout: seconds that it may wait for its start.
 
         Raises:
-            InputError: the feeds do not fit the model or have more rows than ``max_batch``, or no such priority.
+            InputError: the feeds do not fit the model or have more rows than ``max_batch``.
             QueueFull: too many wait.
             TimedOut: it has not started within ``timeout``; raised at that moment.
             Unavailable: not started, or draining.
@@ -149,11 +149,10 @@ class Batcher:
             raise Unavailable("the model is not ready")
         check(self.inputs, feeds)
         rows = self._rows(feeds)
-        if not 0 <= priority <= self.settings.priorities:
-            raise InputError("no such priority", got=priority, expected=f"0 to {self.settings.priorities}")
         self._check_room()
         shapes = tuple(feeds[spec.name].shape[1:] for spec in self.runner.inputs)
-        level = (priority or (self.settings.priorities + 1) // 2) - 1
+        levels = self.settings.priorities
+        level = (priority if 1 <= priority <= levels else (levels + 1) // 2) - 1
         return _Request(feeds, rows, shapes, level, arrived, asyncio.get_running_loop().create_future())
 
     def _check_room(self) -> None:

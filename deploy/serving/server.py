@@ -1,4 +1,4 @@
-"""The HTTP server: opens its ports, loads the models, drains them at the end."""
+"""The server: opens its ports, loads the models, drains them at the end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from deploy.errors import MachineError
+from deploy.errors import DeployError, MachineError
 from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
 from deploy.serving.connection import Connection
 from deploy.serving.drain import GRACE_SECONDS, Drain
@@ -27,6 +27,8 @@ from deploy.serving.repository import Repository
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from deploy.serving.grpc_server import GrpcServer
+
 # Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
 _IDLE_SECONDS = 75
 # Nothing of a reply goes for so long: its client does not read.
@@ -34,15 +36,30 @@ REPLY_SECONDS = 30.0
 _TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 
+@dataclass
+class Ports:
+    """Where the server listens; None for what it does without."""
+
+    http: int
+    metrics: int | None = None
+    grpc: int | None = None
+
+
 class _Server(uvicorn.Server):
     """uvicorn, whose signals first drain: accepted requests are answered, then models and ports close."""
 
     def __init__(
-        self, config: uvicorn.Config, repository: Repository, gate: Gate, ready: Callable[[], None], drain: Drain
+        self,
+        config: uvicorn.Config,
+        repository: Repository,
+        grpc: GrpcServer | None,
+        gate: Gate,
+        drain: Drain,
+        ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._repository, self._gate, self._ready, self._drain = repository, gate, ready, drain
-        self._stalls = Stalls(REPLY_SECONDS)
+        self._repository, self._grpc, self._gate, self._drain = repository, grpc, gate, drain
+        self._ready, self._stalls = ready, Stalls(REPLY_SECONDS)
         self.answered = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,11 +75,15 @@ class _Server(uvicorn.Server):
         if not self.started:
             return
         try:
+            if self._grpc is not None:
+                self._grpc.port = await self._grpc.start()
             for row in self._repository.index():
                 await self._repository.load(row["name"])
-        except Unavailable as error:
+        except DeployError as error:
             await self.shutdown(sockets)
-            raise error.__cause__ or error from None  # whoever starts the server may know the whole reason
+            if isinstance(error, Unavailable):  # whoever starts the server may know the whole reason
+                raise error.__cause__ or error from None
+            raise
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
@@ -71,12 +92,16 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        done = await self._gate.close(self._drain.left())
+        done, _ = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
         drained = await self._repository.drain(self._drain.left())
         # uvicorn closes what is idle, and waits until the replies of the others have gone.
         self.config.timeout_graceful_shutdown = max(GRACE_SECONDS / 2, self._drain.left())  # type: ignore[assignment]
         await super().shutdown(sockets)
         self.answered = done and drained and not unsent(self.server_state.connections)
+
+    async def _stop_grpc(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(self._drain.left())
 
 
 def serve(
@@ -86,8 +111,9 @@ def serve(
     host: str,
     port: int,
     metrics_port: int | None,
+    grpc: GrpcServer | None = None,
     limit: float,
-    ready: Callable[[list[int]], None],
+    ready: Callable[[Ports], None],
     most_connections: int = 1000,
     overdue: Callable[[], None] | None = None,
 ) -> bool:
@@ -98,8 +124,9 @@ def serve(
         repository: loaded here, once the port is open: until then readiness says no.
         host, port: where to listen; port 0 takes a free one.
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
+        grpc: over the same ``repository``; None for HTTP alone.
         limit: seconds from the first signal until all accepted requests are answered and their replies have gone.
-        ready: called with the port, and that of the metrics, when all models are loaded.
+        ready: called with the ports when all models are loaded.
         most_connections: clients beyond them get 503.
         overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
@@ -114,14 +141,22 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(drain.end)
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
+        ports = Ports(_port(listening[0]))
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
-            app = by_port(app, _port(listening[1]), metrics_application(repository))
+            ports.metrics = _port(listening[1])
+            app = by_port(app, ports.metrics, metrics_application(repository))
+        if grpc is not None and grpc.port:
+            _open(host, grpc.port, "--grpc-port").close()  # gRPC would say less, and on several lines
         config = _config(app, limit)
         config.load()
         logging.getLogger("uvicorn.error").addFilter(_wanted)
         config.http_protocol_class = Bound(config.http_protocol_class, most_connections)  # type: ignore[assignment]
-        server = _Server(config, repository, gate, partial(ready, [_port(one) for one in listening]), drain)
+
+        def announce() -> None:
+            ready(replace(ports, grpc=grpc.port if grpc else None))
+
+        server = _Server(config, repository, grpc, gate, drain, announce)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(listening)  # on uvloop, where it is installed

@@ -16,7 +16,8 @@ from deploy.serving.errors import Unavailable
 from deploy.serving.images import answers, prepare
 from deploy.serving.messages import Asked, InferReply, InferRequest, asked_of
 from deploy.serving.repository import Model, Repository
-from deploy.serving.tensors import classes
+from deploy.serving.shared_memory import Access, Regions
+from deploy.serving.tensors import classes, to_bytes
 
 _T = TypeVar("_T")
 
@@ -32,17 +33,40 @@ class Limits:
 
 
 class Service:
-    """Inference on the models of ``repository``. Images are decoded by ``decoders`` threads, never by the loop."""
+    """Inference on the models of ``repository``. Images are decoded by ``decoders`` threads, never by the loop.
 
-    def __init__(self, repository: Repository, limits: Limits | None = None, decoders: int = 2) -> None:
-        self.repository, self.limits = repository, limits or Limits()
+    ``regions`` None: no shared memory.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits | None = None,
+        decoders: int = 2,
+        regions: Regions | None = None,
+    ) -> None:
+        self.repository, self.limits, self._regions = repository, limits or Limits(), regions
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+
+    @property
+    def has_shared_memory(self) -> bool:
+        return self._regions is not None
+
+    @property
+    def regions(self) -> Regions:
+        """Raises :class:`Unsupported` where the extension is off."""
+        return self.shared().on()
+
+    def shared(self) -> Access:
+        """What one request may do with shared memory."""
+        return Access(self._regions, self.limits.body)
 
     async def infer(self, model: Model, request: InferRequest) -> InferReply:
         """Tensors as the model has them; or, for its one input, BYTES with an encoded image in each row.
 
         Raises:
-            DeployError: as :meth:`Batcher.infer`; or an output that the model has not, or no image.
+            DeployError: as :meth:`Batcher.infer`; or an output that the model has not or that does not fit in the
+                memory for it, or no image.
         """
         return await self._on_current(model, partial(self._infer, request=request))
 
@@ -62,6 +86,9 @@ class Service:
         feeds = await self._feeds(model.batcher, request)
         outputs = await model.batcher.infer(feeds, priority=request.priority, timeout=request.timeout)
         results = [(one, _as_asked(one, outputs[one.name], model.batcher)) for one in asked]
+        for one, array in results:
+            if one.memory is not None:
+                one.memory.write(one.name, to_bytes(array))
         return InferReply(model.name, model.version, request.id, results)
 
     async def _feeds(self, batcher: Batcher, request: InferRequest) -> dict[str, Array]:

@@ -29,7 +29,7 @@ class Serving:
 
     def __init__(self, folder, *flags):
         (folder / "m.onnx").touch()
-        ports = ("--http-port", "0", "--no-metrics")
+        ports = ("--http-port", "0", "--no-grpc", "--no-metrics")
         command = [sys.executable, REPOSITORY / "tests" / "slow_server.py", folder, *ports, *flags]
         env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
         self.process = subprocess.Popen(
@@ -182,5 +182,5 @@ def test_connections_are_bounded(tmp_path):
 def test_more_connections_than_the_system_allows_are_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "m.onnx").touch()
     monkeypatch.setattr(resource, "getrlimit", lambda which: (400, 400))
-    assert main(["serve", str(tmp_path), "--http-port", "0", "--no-metrics"]) == 3
+    assert main(["serve", str(tmp_path), "--http-port", "0", "--no-grpc", "--no-metrics"]) == 3
     assert "give --max-connections 144" in capsys.readouterr().err

@@ -123,14 +123,12 @@ def test_priorities_go_first_and_keep_their_own_order():
         echo = Echo()
         batcher = await started(echo, max_batch=1, priorities=3)
         first = await held(batcher, echo)
-        asked = [(1, 3), (2, 0), (3, 1), (4, 2), (5, 1)]  # 0 is the middle, 2
+        asked = [(1, 3), (2, 0), (3, 1), (4, 2), (5, 1), (6, 4)]  # 0 and what is no level are the middle, 2
         tasks = [ask(batcher, tag, priority=priority) for tag, priority in asked]
         await settle()
         echo.gate.set()
         await asyncio.gather(first, *tasks)
-        assert echo.batches == [[99], [3], [5], [2], [4], [1]]
-        with pytest.raises(InputError, match="no such priority"):
-            await batcher.infer(tagged(1), priority=4)
+        assert echo.batches == [[99], [3], [5], [2], [4], [6], [1]]
 
     run_still(check())
 
