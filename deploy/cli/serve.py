@@ -18,6 +18,7 @@ from deploy.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
     from deploy.runtime.base import Runner
+    from deploy.serving.telemetry import Sink, Telemetry
 
 _SUFFIXES = (".onnx", ".plan")
 
@@ -45,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-seconds", type=float, default=30.0, metavar="S", help="limit for the last answers (default 30)"
     )
+    parser.add_argument(
+        "--access-log", nargs="?", const="-", metavar="FILE", help="a line of JSON for each request (no FILE: stderr)"
+    )
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces to this OTLP/HTTP collector; default: as OTEL_* say"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -59,11 +66,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = BatchSettings(args.max_batch, args.max_delay_ms / 1000, args.queue)
     openers = {name: partial(_open, file, args) for name, file in files.items()}
     repository = Repository(openers, settings, args.drain_seconds)
-    app = application(Service(repository), key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None)
+    telemetry = _telemetry(args)
+    app = application(
+        Service(repository, telemetry=telemetry), key=args.api_key or os.environ.get("DEPLOY_API_KEY") or None
+    )
 
-    ports = {"port": args.http_port, "metrics_port": args.metrics_port}
+    options = {"port": args.http_port, "metrics_port": args.metrics_port, "telemetry": telemetry}
     ready = partial(_ready, console, args.host, list(files))
-    if not serve(app, repository, host=args.host, **ports, limit=args.drain_seconds, ready=ready):
+    try:
+        answered = serve(app, repository, host=args.host, **options, limit=args.drain_seconds, ready=ready)
+    finally:
+        telemetry.close()
+    if not answered:
         raise CheckFailed("some requests were not answered", expected=f"all within {args.drain_seconds:g} s")
     console.text("drained")
     return 0
@@ -79,7 +93,23 @@ def _ready(console: Console, host: str, models: list[str], ports: list[int]) -> 
         console.text(f"metrics on {where}")
 
 
+def _telemetry(args: argparse.Namespace) -> Telemetry:
+    from deploy.serving.access_log import access_log
+    from deploy.serving.telemetry import Telemetry, traces_wanted
+
+    sinks: list[Sink] = []
+    if args.otlp_endpoint or traces_wanted(os.environ):
+        from deploy.serving.tracing import tracing  # it needs the extra otel
+
+        sinks.append(tracing(args.otlp_endpoint))
+    if args.access_log:
+        sinks.append(access_log(args.access_log))
+    return Telemetry(sinks)
+
+
 def _check(args: argparse.Namespace) -> None:
+    if args.otlp_endpoint and not args.otlp_endpoint.startswith(("http://", "https://")):
+        raise InputError("--otlp-endpoint is no URL", got=args.otlp_endpoint, expected="http://127.0.0.1:4318")
     for name in ("instances", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -17,6 +17,7 @@ from deploy.runtime.base import Array, Runner
 from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reason
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
+from deploy.serving.record import Record
 from deploy.serving.statistics import Statistics, Times
 
 Outputs = dict[str, Array]
@@ -51,6 +52,7 @@ class _Request:
     level: int
     arrived: float
     answer: asyncio.Future[Outputs]
+    record: Record | None = None
     timer: asyncio.TimerHandle | None = None
 
 
@@ -106,7 +108,9 @@ class Batcher:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(instance.thread, execute, instance.runner, [feeds], [rows])
 
-    async def infer(self, feeds: Feeds, *, priority: int = 0, timeout: float | None = None) -> Outputs:
+    async def infer(
+        self, feeds: Feeds, *, priority: int = 0, timeout: float | None = None, record: Record | None = None
+    ) -> Outputs:
         """The outputs of one request of one or more rows.
 
         Cancelling the caller drops a request that has not started.
@@ -115,6 +119,7 @@ class Batcher:
             feeds: the model's inputs.
             priority: 1 to ``priorities``, 1 first; 0 is the middle.
             timeout: seconds that it may wait for its start.
+            record: is told of the rows, the queue and the run.
 
         Raises:
             InputError: the feeds do not fit the model or have more rows than ``max_batch``, or no such priority.
@@ -125,6 +130,8 @@ class Batcher:
         arrived = asyncio.get_running_loop().time()
         with self._counting_failure(arrived):
             request = self._admit(feeds, priority, arrived)
+            if record is not None:
+                request.record, record.rows = record, request.rows
             self._unanswered.add(request)
             try:
                 self._enqueue(request, timeout)
@@ -232,6 +239,7 @@ class Batcher:
             _fail(batch, error)
         else:
             self._answer(batch, answers, times, started)
+        self.statistics.busy += loop.time() - started
         self._runs.discard(asyncio.current_task())
         self._idle.append(instance)
         self._dispatch()
@@ -241,6 +249,8 @@ class Batcher:
         now = asyncio.get_running_loop().time()
         for request, outputs in zip(batch, answers):
             if not request.answer.done():
+                if request.record is not None:
+                    request.record.ran(started - request.arrived, times)
                 request.answer.set_result(outputs)
                 self.statistics.succeeded(now - request.arrived, started - request.arrived, times)
 

@@ -12,6 +12,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,6 +23,8 @@ from deploy.serving.descriptions import model_config, model_metadata, model_stat
 from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
 from deploy.serving.images import TOP_K
 from deploy.serving.messages import read_request, write_reply
+from deploy.serving.observed import Observed
+from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 
@@ -104,6 +107,7 @@ class _Handlers:
         model = self._model(request)
         body = await self._body(request)
         asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
+        current().end("parse")
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
         reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
@@ -116,6 +120,7 @@ class _Handlers:
         """An image (the body itself, or a form's field ``image``) → its classes or boxes."""
         model, count = self._model(request), _top_k(request)
         file = await self._image(request)
+        current().end("parse")
         answer = await _while_connected(request, self._service.classify(model, file, count))
         return _json({"model_name": model.name, "model_version": model.version, **answer})
 
@@ -138,7 +143,9 @@ class _Handlers:
         return self._repository.model(request.path_params["model"], request.path_params.get("version"))
 
     async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._limits.body, self._limits.body_seconds)
+        body = await read_body(request, self._limits.body, self._limits.body_seconds)
+        current().end("read")
+        return body
 
 
 def _top_k(request: Request) -> int:
@@ -233,7 +240,8 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _failed})
+    observed = [Middleware(Observed, service.telemetry)]
+    return Starlette(routes=routes, middleware=observed, exception_handlers={HTTPException: _failed})
 
 
 def _of_model(tail: str, handler: Handler) -> list[tuple[str, Handler]]:

@@ -15,6 +15,7 @@ from deploy.errors import MachineError
 from deploy.serving.errors import Unavailable
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
+from deploy.serving.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -53,6 +54,7 @@ def serve(
     metrics_port: int | None,
     limit: float,
     ready: Callable[[list[int]], None],
+    telemetry: Telemetry,
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -63,6 +65,7 @@ def serve(
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
         limit: seconds for connections to close after the models are drained.
         ready: called with the port, and that of the metrics, when all models are loaded.
+        telemetry: what the application counts, for the metrics.
 
     Raises:
         MachineError: a port cannot be opened.
@@ -72,7 +75,7 @@ def serve(
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
-            app = by_port(app, _port(listening[1]), metrics_application(repository))
+            app = by_port(app, _port(listening[1]), metrics_application(repository, telemetry))
         server = _Server(_config(app, limit), repository, partial(ready, [_port(one) for one in listening]))
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):

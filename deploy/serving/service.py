@@ -12,7 +12,9 @@ from deploy.runtime.base import Array
 from deploy.serving.batcher import Batcher
 from deploy.serving.images import answers, prepare
 from deploy.serving.messages import Asked, InferReply, InferRequest, asked_of
+from deploy.serving.record import current
 from deploy.serving.repository import Model, Repository
+from deploy.serving.telemetry import Telemetry
 from deploy.serving.tensors import classes
 
 
@@ -29,8 +31,15 @@ class Limits:
 class Service:
     """Inference on the models of ``repository``. Images are decoded by ``decoders`` threads, never by the loop."""
 
-    def __init__(self, repository: Repository, limits: Limits | None = None, decoders: int = 2) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits | None = None,
+        decoders: int = 2,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.repository, self.limits = repository, limits or Limits()
+        self.telemetry = telemetry or Telemetry()
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
     async def infer(self, model: Model, request: InferRequest) -> InferReply:
@@ -39,10 +48,15 @@ class Service:
         Raises:
             DeployError: as :meth:`Batcher.infer`; or an output that the model has not, or no image.
         """
-        asked = asked_of(request, model.batcher.runner.outputs)
-        feeds = await self._feeds(model.batcher, request)
-        outputs = await model.batcher.infer(feeds, priority=request.priority, timeout=request.timeout)
-        results = [(one, _as_asked(one, outputs[one.name], model.batcher)) for one in asked]
+        record, batcher = current(), model.batcher
+        record.named(request.id)
+        asked = asked_of(request, batcher.runner.outputs)
+        feeds = await self._feeds(batcher, request)
+        record.about(model.name, model.version)
+        outputs = await batcher.infer(feeds, priority=request.priority, timeout=request.timeout, record=record)
+        record.end("handover")
+        results = [(one, _as_asked(one, outputs[one.name], batcher)) for one in asked]
+        record.end("postprocess")
         return InferReply(model.name, model.version, request.id, results)
 
     async def _feeds(self, batcher: Batcher, request: InferRequest) -> dict[str, Array]:
@@ -58,10 +72,14 @@ class Service:
         Raises:
             DeployError: as :meth:`Batcher.infer`; or no image, or a model that gives neither.
         """
+        record = current()
         feeds, fits = await self._prepared(model.batcher, [file])
-        outputs = await model.batcher.infer(feeds)
+        record.about(model.name, model.version)
+        outputs = await model.batcher.infer(feeds, record=record)
+        record.end("handover")
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._decoders, answers, model.batcher.runner, outputs, fits, count)
+        record.end("postprocess")
         return found[0]
 
     async def _prepared(self, batcher: Batcher, files: list[bytes]) -> tuple[dict[str, Array], list[Any]]:
@@ -69,7 +87,9 @@ class Service:
         if not 1 <= len(files) <= most:
             raise InputError("the request's images do not fit", got=len(files), expected=f"1 to {most}")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
+        prepared = await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
+        current().end("preprocess")
+        return prepared
 
 
 def _as_asked(asked: Asked, array: Array, batcher: Batcher) -> Array:
