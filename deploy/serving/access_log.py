@@ -32,7 +32,11 @@ def access_log(file: str) -> Background:
     def write(records: list[Record], dropped: int) -> None:
         _write(stream, records, dropped)
 
-    return Background(write, "access log")
+    def end() -> None:
+        if file != "-":
+            stream.close()
+
+    return Background(write, end, "access log")
 
 
 def _write(stream: TextIO, records: list[Record], dropped: int) -> None:

@@ -89,10 +89,16 @@ class Background:
     MOST = 65_536
 
     def __init__(
-        self, write: Callable[[list[Record], int], None], name: str, *, traces: bool = False, period: float = 0.1
+        self,
+        write: Callable[[list[Record], int], None],
+        end: Callable[[], None],
+        name: str,
+        *,
+        traces: bool = False,
+        period: float = 0.1,
     ) -> None:
-        """``write`` is given the records, and how many were dropped since it was last called."""
-        self.traces, self._write, self._period = traces, write, period
+        """``write`` is given the records, and how many were dropped since it was last called; ``end`` comes last."""
+        self.traces, self._write, self._end, self._period = traces, write, end, period
         self._queue: deque[Record] = deque()
         self._dropped, self._stop = 0, threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -110,14 +116,19 @@ class Background:
         self._thread.join(5)
 
     def _run(self) -> None:
-        stopped = False
+        told, stopped = 0, False
         while not stopped:
             stopped = self._stop.wait(self._period)
             records = [self._queue.popleft() for _ in range(len(self._queue))]
-            dropped, self._dropped = self._dropped, 0
-            if not records and not dropped:
-                continue
-            try:
-                self._write(records, dropped)
-            except Exception:  # noqa: BLE001 - whatever it raises is told; the next records are tried
-                _LOG.exception("%s cannot be written", self._thread.name)
+            dropped = self._dropped - told
+            told += dropped
+            if records or dropped:
+                self._guarded(self._write, records, dropped)
+        self._guarded(self._end)
+
+    def _guarded(self, step: Callable[..., None], *given: object) -> None:
+        """Whatever a step raises is told, and the next records are tried: the requests themselves were answered."""
+        try:
+            step(*given)
+        except Exception:  # noqa: BLE001 - see above
+            _LOG.exception("%s cannot be written", self._thread.name)

@@ -41,7 +41,7 @@ def tracing(endpoint: str | None) -> Background:
                 _span(tracer, record)
             processor.force_flush()
 
-    return Background(write, "traces", traces=True, period=_PERIOD)
+    return Background(write, provider.shutdown, "traces", traces=True, period=_PERIOD)
 
 
 def _resource(environment: Mapping[str, str]) -> Resource:

@@ -142,14 +142,14 @@ def test_what_a_client_names_is_cut_to_a_length():
 
 def test_a_sink_that_hangs_holds_up_nobody_and_what_it_cannot_take_is_counted(monkeypatch):
     monkeypatch.setattr(Background, "MOST", 3)
-    gate, seen, given = threading.Event(), threading.Semaphore(0), []
+    gate, seen, given, ended = threading.Event(), threading.Semaphore(0), [], threading.Event()
 
     def write(records, dropped):
         seen.release()
         assert gate.wait(30)
         given.append((len(records), dropped))
 
-    sink = Background(write, "test", period=0.001)
+    sink = Background(write, ended.set, "test", period=0.001)
     sink.put(Record())
     assert seen.acquire(timeout=30)  # it hangs in `write` from here on
     began = time.perf_counter()
@@ -159,17 +159,18 @@ def test_a_sink_that_hangs_holds_up_nobody_and_what_it_cannot_take_is_counted(mo
     gate.set()
     sink.close()
     assert given == [(1, 0), (3, 2)]
+    assert ended.is_set()
 
 
 def test_a_writer_that_fails_is_told_of_and_tried_again(caplog):
-    given = []
+    given, ended = [], threading.Event()
 
     def write(records, dropped):
         given.append(len(records))
         if len(given) == 1:
             raise OSError("disk full")
 
-    sink = Background(write, "test", period=0.001)
+    sink = Background(write, ended.set, "test", period=0.001)
     sink.put(Record())
     while not given:
         time.sleep(0.001)
