@@ -32,6 +32,14 @@ class UnknownModel(InputError):
     """No such model, or no such version of it."""
 
 
+class UnknownRegion(InputError):
+    """No shared memory is registered under this name."""
+
+
+class AlreadyRegistered(InputError):
+    """Some shared memory is registered under this name."""
+
+
 class TooLarge(InputError):
     """A body beyond the server's limit."""
 

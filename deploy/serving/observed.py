@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deploy.serving.direct import BODY
 from deploy.serving.record import CURRENT, Record
 from deploy.serving.telemetry import TRACE_CONTEXT, Telemetry
 
@@ -43,6 +44,7 @@ class Observed:
         finally:
             CURRENT.reset(token)
             record.end("write")
+            record.bytes_in += len(scope.get("extensions", {}).get(BODY, {}).get("whole", b""))
             self._telemetry.finished(record, infers=record.path.endswith(_INFERS))
 
 

@@ -31,9 +31,10 @@ class Record:
         laps: each stage that has ended, and its seconds.
         status: HTTP's status or the name of gRPC's.
         bytes_in, bytes_out: of the bodies as they were on the wire.
-        model, version: whose batcher got the request; empty until then.
+        model, version: of a loaded model that is asked; empty until it is.
         id: the request's own.
-        rows: of its inputs; 0 where the batcher refused it.
+        rows: of its inputs; 0 where the batcher refused it, or never got it.
+        counted: whether the model's statistics hold it as a failure.
     """
 
     protocol: str = ""
@@ -51,6 +52,7 @@ class Record:
     version: str = ""
     id: str = ""
     rows: int = 0
+    counted: bool = False
     _mark: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ class Record:
         self._mark += queued + times.compute_input + times.compute_infer + times.compute_output
 
     def about(self, model: str, version: str) -> None:
-        """The model whose batcher is asked now."""
+        """The loaded model that is asked."""
         self.model, self.version = model, version
 
     def named(self, identifier: str | None) -> None:

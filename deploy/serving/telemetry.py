@@ -31,7 +31,7 @@ class Telemetry:
     Attributes:
         requests: (protocol, status, model, version) → seconds, where status is HTTP's class (``2xx``) or gRPC's name.
         stages: (model, version) → stage → seconds, of requests that were answered.
-        refused: (protocol, status) → requests for inference that no model got to see.
+        refused: (protocol, status) → requests for inference that failed before a model's batcher got them.
     """
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
@@ -51,7 +51,7 @@ class Telemetry:
         histogram.add(record.seconds)
         if status in ("2xx", "OK"):
             self._answered(record)
-        elif infers and not record.model:
+        elif infers and not record.counted:
             self.refused[record.protocol, str(record.status)] += 1
         for sink in self._sinks:
             sink.put(record)

@@ -21,6 +21,7 @@ from serving_fakes import Colours, Echo
 from tritonclient.utils import InferenceServerException
 
 from deploy.serving.batcher import BatchSettings
+from deploy.serving.connection import Connection
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
@@ -39,7 +40,7 @@ class Live:
         self.repository = Repository(openers, BatchSettings(max_batch=4, max_queue=queue))
         limits = Limits(body=100_000, pixels=10_000, body_seconds=seconds)
         app = application(Service(self.repository, limits), **options)
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+        self.server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_level="critical", lifespan="off"))
         self.started = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.thread.start()
@@ -166,13 +167,17 @@ def test_classify_takes_a_form_and_a_bare_body(live, form):
     assert len(reply.json()["predictions"]) == 2
 
 
-def test_a_raw_body_needs_a_model_of_one_size(live):
+def test_a_raw_body_needs_a_model_of_one_input_and_one_open_size(live):
     headers = {"Inference-Header-Content-Length": "0"}
     rows = np.ones((1, 3, 8, 8), np.float32)
     reply = live.http.post("/v2/models/colours/infer", content=rows.tobytes(), headers=headers)
     length = int(reply.headers["Inference-Header-Content-Length"])
     np.testing.assert_array_equal(np.frombuffer(reply.content[length:], "<f4"), [1, 1, 1])
-    assert live.http.post("/v2/models/echo/infer", content=b"1234", headers=headers).status_code == 400
+    reply = live.http.post("/v2/models/echo/infer", content=bytes(12), headers=headers)
+    assert json.loads(reply.content[: int(reply.headers["Inference-Header-Content-Length"])])["outputs"][0][
+        "shape"
+    ] == [1, 3]
+    assert live.http.post("/v2/models/echo/infer", content=b"12345", headers=headers).status_code == 400
 
 
 def asking(**changes):

@@ -9,14 +9,14 @@ import time
 
 import grpc
 import httpx
+import numpy as np
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
-from serving_fakes import Colours, Echo, encoded, tagged
+from serving_fakes import Colours, Echo, encoded
 
 from deploy.serving.batcher import BatchSettings
-from deploy.serving.grpc_observed import ObservedCalls
+from deploy.serving.grpc_server import GrpcServer
 from deploy.serving.http import application
-from deploy.serving.messages import InferRequest
+from deploy.serving.protobuf import message
 from deploy.serving.record import STAGES, Record
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
@@ -110,7 +110,8 @@ def test_requests_are_counted_by_status_and_model_and_those_refused_before_a_mod
         counted = {key: histogram.buckets()[-1][1] for key, histogram in service.telemetry.requests.items()}
         assert counted == {
             ("http", "2xx", "echo", "1"): 1,
-            ("http", "4xx", "", ""): 5,
+            ("http", "4xx", "", ""): 4,
+            ("http", "4xx", "colours", "1"): 1,
             ("http", "4xx", "echo", "1"): 1,
             ("http", "5xx", "echo", "1"): 1,
         }
@@ -180,63 +181,90 @@ def test_a_writer_that_fails_is_told_of_and_tried_again(caplog):
     assert "disk full" in caplog.text
 
 
-async def called(telemetry, behaviour, **options):
-    """A unary gRPC method ``behaviour`` behind the interceptor, called once; its error or its reply."""
-    method = grpc.unary_unary_rpc_method_handler(behaviour, StringValue.FromString, StringValue.SerializeToString)
-    server = grpc.aio.server(interceptors=[ObservedCalls(telemetry)])
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", {"ModelInfer": method})])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+PATH = "/inference.GRPCInferenceService"
+
+
+def message_of(model="echo", rows=2):
+    asked = message("inference.ModelInferRequest")(model_name=model, id="eight")
+    asked.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+    asked.raw_input_contents.append(np.ones((rows, 2), np.float32).tobytes())
+    return asked.SerializeToString()
+
+
+@contextlib.asynccontextmanager
+async def called(service, **options):
+    """A channel to the service over gRPC."""
+    server = GrpcServer(service, host="127.0.0.1", port=0, **options)
+    port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        ask = channel.unary_unary("/test.Service/ModelInfer", StringValue.SerializeToString, StringValue.FromString)
-        try:
-            return await ask(StringValue(value="a"), **options)
-        except grpc.aio.AioRpcError as error:
-            return error
-        finally:
-            await server.stop(5)
+        yield channel
+    await server.stop(5)
 
 
 def test_a_grpc_call_has_a_record_that_the_service_and_the_batcher_fill():
     async def check():
-        async with served() as (_, _, service, records):
-
-            async def infer(request, context):
-                await service.infer(service.repository.model("echo"), InferRequest(tagged(1, 2), id="eight"))
-                return StringValue(value="abc")
-
-            traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
-            reply = await called(service.telemetry, infer, metadata=(("traceparent", traceparent), ("other", "x")))
-        assert reply.value == "abc"
+        traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+        async with served() as (_, _, service, records), called(service) as channel:
+            ask = channel.unary_unary(f"{PATH}/ModelInfer")
+            reply = await ask(message_of(), metadata=(("traceparent", traceparent), ("other", "x")))
         (record,) = records
-        assert (record.protocol, record.method, record.status) == ("grpc", "/test.Service/ModelInfer", "OK")
+        assert (record.protocol, record.method, record.status) == ("grpc", f"{PATH}/ModelInfer", "OK")
         assert (record.model, record.rows, record.id, record.client) == ("echo", 2, "eight", "127.0.0.1")
-        assert (record.bytes_in, record.bytes_out) == (3, 5)
+        assert (record.bytes_in, record.bytes_out) == (len(message_of()), len(reply))
         assert record.parent == {"traceparent": traceparent}
-        assert [stage for stage, _ in record.laps][:1] == ["queue"]
+        assert [stage for stage, _ in record.laps] == [one for one in STAGES if one not in ("read", "preprocess")]
+        assert sum(seconds for _, seconds in record.laps) == pytest.approx(record.seconds, abs=1e-6)
         assert service.telemetry.requests["grpc", "OK", "echo", "1"].total == pytest.approx(record.seconds)
         assert service.telemetry.stages["echo", "1"]["compute_infer"].buckets()[-1] == ("+Inf", 1)
 
     asyncio.run(check())
 
 
-@pytest.mark.parametrize(("fate", "status"), [("abort", "NOT_FOUND"), ("raise", "UNKNOWN"), ("slow", "CANCELLED")])
-def test_a_grpc_call_that_fails_has_its_status_and_is_refused(fate, status):
-    async def fail(request, context):
-        if fate == "abort":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
-        if fate == "raise":
-            raise RuntimeError("broken")
-        await asyncio.sleep(30)
-
+def test_grpc_calls_that_fail_have_their_status_and_those_before_a_model_are_refused():
     async def check():
-        kept = Kept()
-        telemetry = Telemetry([kept])
-        error = await called(telemetry, fail, timeout=0.1 if fate == "slow" else 10)
-        while not kept.records:
-            await asyncio.sleep(0.01)
-        assert kept.records[0].status == status
-        assert error.code() == (grpc.StatusCode.DEADLINE_EXCEEDED if fate == "slow" else grpc.StatusCode[status])
-        assert telemetry.refused == {("grpc", status): 1}
+        async with served() as (_, echo, service, records), called(service, key="s3cret") as channel:
+            ask = channel.unary_unary(f"{PATH}/ModelInfer")
+            allowed = (("authorization", "Bearer s3cret"),)
+            echo.error = RuntimeError("broken")
+            for data, metadata in (
+                (message_of("none"), allowed),
+                (b"\xff", allowed),
+                (message_of(), ()),
+                (message_of(rows=100), allowed),
+                (message_of(), allowed),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await ask(data, metadata=metadata)
+                assert records[-1].status == failed.value.code().name
+            echo.gate.clear()
+            waits = ask(message_of(), metadata=allowed)
+            await asyncio.to_thread(echo.entered.acquire)
+            await asyncio.to_thread(echo.entered.acquire)
+            waits.cancel()
+            while len(records) < 6:
+                await asyncio.sleep(0.01)
+            echo.gate.set()
+        statuses = ["NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED", "INVALID_ARGUMENT", "INTERNAL", "CANCELLED"]
+        assert [record.status for record in records] == statuses
+        assert service.telemetry.refused == {("grpc", status): 1 for status in statuses[:3]}
+        assert "s3cret" not in repr([record.parent for record in records])
+
+    asyncio.run(check())
+
+
+def test_each_message_of_a_stream_has_a_record_of_its_own():
+    async def check():
+        async with served() as (_, _, service, records), called(service) as channel:
+            stream = channel.stream_stream(f"{PATH}/ModelStreamInfer")()
+            for model, rows in (("echo", 1), ("none", 1), ("echo", 3)):
+                await stream.write(message_of(model, rows))
+                await stream.read()
+            await stream.done_writing()
+        assert [(one.status, one.model, one.rows) for one in records] == [
+            ("OK", "echo", 1),
+            ("NOT_FOUND", "", 0),
+            ("OK", "echo", 3),
+        ]
+        assert {record.method for record in records} == {f"{PATH}/ModelStreamInfer"}
 
     asyncio.run(check())
