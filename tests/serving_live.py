@@ -15,11 +15,11 @@ from serving_fakes import Echo
 from tritonclient.grpc import service_pb2
 
 from deploy.runtime.base import Runner
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.grpc_server import GrpcServer
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
+from deploy.serving.settings import BatchSettings
 from deploy.specs import TensorSpec
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deploy.serving.grpc_server import GrpcServer
     from deploy.serving.server import Ports
     from deploy.serving.service import Service
+    from deploy.serving.settings import BatchSettings
     from deploy.serving.shared_memory import Regions
     from deploy.serving.telemetry import Sink, Telemetry
 
@@ -73,7 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from deploy.serving.batcher import BatchSettings
     from deploy.serving.http import application
     from deploy.serving.repository import Repository
     from deploy.serving.server import serve

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from deploy.errors import DeployError
 from deploy.runtime.base import Runner
-from deploy.serving.batcher import Batcher, BatchSettings
+from deploy.serving.batcher import Batcher
 from deploy.serving.errors import Unavailable, UnknownModel
+from deploy.serving.settings import BatchSettings
 
 VERSION = "1"
 Opener = Callable[[], Sequence[Runner]]

@@ -19,10 +19,10 @@ from conformance.observe import _answers
 from conformance.ours import Ours
 from conformance.requests import Request, infer
 from deploy.runtime.open import open_runner
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
+from deploy.serving.settings import BatchSettings
 
 SECONDS = 10.0
 QUICK = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}

@@ -15,11 +15,11 @@ from serving_fakes import Echo
 
 from deploy.errors import MachineError
 from deploy.serving.access_log import access_log, line
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.http import application
 from deploy.serving.record import Record
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 from deploy.serving.statistics import Times
 from deploy.serving.telemetry import Telemetry
 

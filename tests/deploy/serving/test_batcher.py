@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from serving_fakes import Echo, advance, run_still, settle, tagged
 
 from deploy.errors import InputError
-from deploy.serving.batcher import Batcher, BatchSettings
+from deploy.serving.batcher import Batcher
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable
+from deploy.serving.settings import BatchSettings
 
 
 async def started(*runners: Echo, **options: float) -> Batcher:
@@ -427,5 +428,112 @@ def test_every_answer_is_its_request_s_whatever_the_order(steps, instances, dela
         seen = [row for runner in runners for batch in runner.batches for row in batch]
         assert len(seen) == len(set(seen))
         assert all(len(batch) <= 4 for runner in runners for batch in runner.batches)
+
+    run_still(check())
+
+
+def test_a_full_batch_behind_a_running_one_starts_without_the_event_loop():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        await settle()
+        assert batcher.waiting == 3
+        echo.gate.set()
+        assert echo.entered.acquire(timeout=30)  # the loop stands still here
+        assert echo.batches == [[99], [1, 2]]
+        await asyncio.gather(first, *(answered(task, tag) for task, tag in zip(tasks, (1, 2, 3))))
+        assert echo.batches[2:] == [[3]]
+        assert batcher.waiting == 0
+
+    run_still(check())
+
+
+def test_what_is_given_up_behind_a_running_batch_does_not_run():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2)
+        first = await held(batcher, echo)
+        kept, dropped, late, alone = ask(batcher, 1), ask(batcher, 2), ask(batcher, 3, timeout=1.0), ask(batcher, 4)
+        await settle()
+        dropped.cancel()
+        await advance(1.0)
+        with pytest.raises(TimedOut):
+            await late
+        echo.gate.set()
+        await asyncio.gather(first, answered(kept, 1), answered(alone, 4))
+        assert echo.batches == [[99], [1], [4]]
+        assert {name: one.count for name, one in batcher.statistics.failures.items() if one.count} == {
+            "CANCELED": 1,
+            "REJECTED": 1,
+        }
+
+    run_still(check())
+
+
+def test_the_deadline_of_a_request_behind_a_running_batch_ends_when_it_starts():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1)
+        first = await held(batcher, echo)
+        task = ask(batcher, 1, timeout=1.0)
+        await settle()
+        echo.gate.set()
+        await first
+        echo.gate.clear()  # the second may have gone through: then it is answered all the same
+        await advance(2.0)
+        echo.gate.set()
+        await answered(task, 1)
+
+    run_still(check())
+
+
+def test_with_priorities_nothing_is_sent_ahead():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1, priorities=2)
+        first = await held(batcher, echo)
+        low = ask(batcher, 1, priority=2)
+        await settle()
+        high = ask(batcher, 2, priority=1)
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, low, high)
+        assert echo.batches == [[99], [2], [1]]
+
+    run_still(check())
+
+
+def test_with_preserved_ordering_answers_leave_as_their_runs_were_sent():
+    async def check():
+        slow, fast = Echo(), Echo()
+        batcher = await started(slow, fast, max_batch=1, preserve_ordering=True)
+        slow.gate.clear()
+        order = []
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        for tag, task in enumerate(tasks, 1):
+            task.add_done_callback(lambda _, tag=tag: order.append(tag))
+        await settle()
+        for _ in range(2):
+            await asyncio.to_thread(fast.entered.acquire)
+        await settle()
+        assert order == []
+        slow.gate.set()
+        await asyncio.gather(*(answered(task, tag) for tag, task in enumerate(tasks, 1)))
+        assert order == [1, 2, 3]
+
+    run_still(check())
+
+
+def test_with_several_instances_nothing_stands_behind_a_busy_one():
+    async def check():
+        slow, fast = Echo(), Echo()
+        batcher = await started(slow, fast, max_batch=1)
+        slow.gate.clear()
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        await asyncio.gather(*(answered(task, tag) for tag, task in enumerate(tasks[1:], 2)))
+        slow.gate.set()
+        await answered(tasks[0], 1)
 
     run_still(check())

@@ -21,12 +21,12 @@ import pytest
 import uvicorn
 from serving_fakes import Colours, Echo, encoded
 
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.http import application
 from deploy.serving.metrics import metrics_application
 from deploy.serving.repository import Repository
 from deploy.serving.server import _listen
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 
 FOLDER = Path(__file__).parents[3] / "examples" / "grafana"
 DASHBOARD = json.loads((FOLDER / "serving.json").read_text())

@@ -20,11 +20,11 @@ from PIL import Image
 from serving_fakes import Colours, Echo
 from tritonclient.utils import InferenceServerException
 
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.connection import Connection
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
+from deploy.serving.settings import BatchSettings
 
 
 def broken():

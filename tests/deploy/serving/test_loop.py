@@ -14,11 +14,11 @@ from serving_fakes import Echo
 
 from deploy.errors import InputError
 from deploy.runtime.base import Runner
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.bodies import compressed
 from deploy.serving.errors import QueueFull, UnknownModel
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 from deploy.specs import TensorSpec
 
 LATE = 0.05  # seconds, for a busy machine; one of the images below takes some tenths of a second to decode

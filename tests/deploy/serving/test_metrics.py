@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_fakes import Echo, tagged
 
 from deploy.errors import InputError
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.errors import QueueFull, TimedOut
 from deploy.serving.http import application
 from deploy.serving.metrics import metrics_application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 from deploy.serving.statistics import STAGES
 from deploy.serving.telemetry import Telemetry
 

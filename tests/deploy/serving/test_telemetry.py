@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from serving_fakes import Colours, Echo, encoded
 
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.grpc_server import GrpcServer
 from deploy.serving.http import application
 from deploy.serving.protobuf import message
 from deploy.serving.record import STAGES, Record
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
+from deploy.serving.settings import BatchSettings
 from deploy.serving.telemetry import Background, Telemetry
 
 ROW = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 1]}], "id": "seven"}

@@ -18,11 +18,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from serving_fakes import Colours, Echo, encoded
 
 from deploy.cli.main import main
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.http import application
 from deploy.serving.record import STAGES, Record
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 from deploy.serving.telemetry import Telemetry, traces_wanted
 from deploy.serving.tracing import tracing
 
