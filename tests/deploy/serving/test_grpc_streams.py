@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from serving_fakes import Echo
 from serving_live import BothLive, asking, echo_input, eventually, refused
 from tritonclient.grpc import service_pb2_grpc
+
+from deploy.serving.batcher import BatchSettings
+from deploy.serving.grpc_server import GrpcServer
+from deploy.serving.repository import Repository
+from deploy.serving.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +193,25 @@ def test_drain_answers_what_was_accepted_ends_streams_and_refuses_the_rest(held)
         release.set()
     held.close()
     assert held.answered
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_the_end_tells_whether_all_calls_were_answered(hangs):
+    async def check():
+        echo = Echo()
+        repository = Repository({"echo": lambda: [echo]}, BatchSettings())
+        await repository.load("echo")
+        echo.gate.clear()
+        server = GrpcServer(Service(repository), host="127.0.0.1", port=0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{await server.start()}") as channel:
+            call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(one(1))
+            while not echo.batches:
+                await asyncio.sleep(0.002)
+            if not hangs:
+                asyncio.get_running_loop().call_later(0.05, echo.gate.set)
+            assert await server.stop(0.2 if hangs else 20) is not hangs
+            assert (await call.code() == grpc.StatusCode.OK) is not hangs
+        echo.gate.set()
+        assert await repository.drain(20)
+
+    asyncio.run(check())
