@@ -31,7 +31,8 @@ def folder(tmp_path):
 
 def test_a_folder_is_served_and_sigterm_drains(folder):
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, "--threads", "1"]
+    log = ["--access-log", str(folder / "access.log")]
+    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, *log, "--threads", "1"]
     env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
         try:
@@ -58,6 +59,12 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
             counted = httpx.get(metrics)
             assert 'nv_inference_count{model="one",version="1"} 4.0\n' in counted.text
+            assert (
+                'deploy_request_seconds_count{model="one",protocol="http",status="2xx",version="1"} 1.0' in counted.text
+            )
+            assert (
+                'deploy_request_seconds_count{model="one",protocol="grpc",status="OK",version="1"} 1.0' in counted.text
+            )
             assert httpx.get(metrics.replace("/metrics", "/v2")).status_code == 404
             assert httpx.get(f"{address}/metrics").status_code == 404
             server.send_signal(signal.SIGTERM)
@@ -66,6 +73,11 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             if server.poll() is None:
                 os.kill(server.pid, signal.SIGKILL)
     assert (server.returncode, out, err) == (0, "drained\n", "")
+    logged = [json.loads(text) for text in (folder / "access.log").read_text().splitlines()]
+    asked = [(one["protocol"], one["status"], one["rows"]) for one in logged if one["model"] == "one"]
+    assert asked == [("http", 200, 2), ("grpc", "OK", 2)]
+    sent = len(json.dumps({"inputs": [given]}))
+    assert sent in [one["bytes_in"] for one in logged]  # a body that goes past ASGI's receive()
 
 
 @pytest.mark.parametrize(
