@@ -100,29 +100,30 @@ class _Streams:
     async def serve(self, _: object, context: Any) -> None:
         """One stream. When the server stops it ends behind the replies to what was read."""
         answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_STREAMED)
-        reader = asyncio.create_task(self._read(context, answers, room))
+        room, running = asyncio.Semaphore(_STREAMED), set[asyncio.Task[bytes]]()
+
+        async def read() -> None:
+            try:
+                while await room.acquire() and (data := await context.read()) is not grpc.aio.EOF:
+                    task = asyncio.create_task(self._answer(data, context))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                    answers.put_nowait(task)
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
         self._readers.add(reader)
-        running: asyncio.Task[bytes] | None = None
         try:
-            while (running := await answers.get()) is not None:
-                await context.write(await running)
+            while (answer := await answers.get()) is not None:
+                await context.write(await answer)
                 room.release()
         finally:
             self._readers.discard(reader)
-            reader.cancel()
-            while running is not None:
-                running.cancel()
-                running = None if answers.empty() else answers.get_nowait()
+            for task in (reader, *running):
+                task.cancel()
         if reader.cancelled():
             await context.abort(_CODES.UNAVAILABLE, "the server stops")
-
-    async def _read(self, context: Any, answers: asyncio.Queue[asyncio.Task[bytes] | None], room: Any) -> None:
-        try:
-            while await room.acquire() and (data := await context.read()) is not grpc.aio.EOF:
-                answers.put_nowait(asyncio.create_task(self._answer(data, context)))
-        finally:
-            answers.put_nowait(None)
 
     async def _answer(self, data: bytes, context: Any) -> bytes:
         """The reply to one request; an error is one too, and the stream goes on."""

@@ -93,16 +93,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        done, _ = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
+        done, called = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
         drained = await self._repository.drain(self._drain.left())
         # uvicorn closes what is idle, and waits until the replies of the others have gone.
         self.config.timeout_graceful_shutdown = max(GRACE_SECONDS / 2, self._drain.left())  # type: ignore[assignment]
         await super().shutdown(sockets)
-        self.answered = done and drained and not unsent(self.server_state.connections)
+        self.answered = done and called and drained and not unsent(self.server_state.connections)
 
-    async def _stop_grpc(self) -> None:
-        if self._grpc is not None:
-            await self._grpc.stop(self._drain.left())
+    async def _stop_grpc(self) -> bool:
+        return self._grpc is None or await self._grpc.stop(self._drain.left())
 
 
 def serve(

@@ -197,6 +197,8 @@ BAD = {
     "dtype unknown": (INFER, asking(datatype="FP8"), {}, 400),
     "rank": (INFER, asking(shape=[2]), {}, 400),
     "negative": (INFER, asking(shape=[-1, 2]), {}, 400),
+    "empty and huge": (INFER, asking(shape=[0, 1 << 62, 1 << 62], data=[]), {}, 400),
+    "axes without end": (INFER, asking(shape=[1 << 60] * 4000), {}, 400),
     "too few": (INFER, asking(data=[1]), {}, 400),
     "ragged": (INFER, asking(data=[[1], [2, 3]]), {}, 400),
     "texts": (INFER, asking(data=["1", "2"]), {}, 400),
