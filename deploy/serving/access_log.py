@@ -12,7 +12,7 @@ from deploy.errors import MachineError
 from deploy.serving.record import Record
 from deploy.serving.telemetry import Background
 
-_MOST = 1024  # characters of a path
+_MOST = 1024  # characters of a path, or of a gRPC method that is not there
 _COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
 
@@ -52,7 +52,7 @@ def line(record: Record) -> dict[str, object]:
     return {
         "time": _rfc3339(record.at),
         "protocol": record.protocol,
-        "method": record.method,
+        "method": record.method[:_MOST],
         "path": record.path[:_MOST],
         "model": record.model,
         "version": record.version,

@@ -67,6 +67,8 @@ def _span(tracer: trace.Tracer, record: Record) -> None:
 
 def _name(record: Record) -> str:
     """Of few values, as the semantic conventions ask: a path names what is there only where a model was found."""
+    if record.status == "UNIMPLEMENTED":
+        return "_OTHER"  # the conventions' word for a method that may be anything
     return f"{record.method} {record.path}".rstrip() if record.model or not record.path else record.method
 
 

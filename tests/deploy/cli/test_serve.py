@@ -34,7 +34,8 @@ def folder(tmp_path):
 
 def test_a_folder_is_served_and_sigterm_drains(folder):
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, "--threads", "1"]
+    log = ["--access-log", str(folder / "access.log")]
+    command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, *log, "--threads", "1"]
     done = threading.Event()
     env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
@@ -62,6 +63,9 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
             counted = httpx.get(metrics)
             assert 'nv_inference_count{model="one",version="1"} 4.0\n' in counted.text
+            for protocol, status in (("http", "2xx"), ("grpc", "OK")):
+                labels = f'model="one",protocol="{protocol}",status="{status}",version="1"'
+                assert f"deploy_request_seconds_count{{{labels}}} 1.0\n" in counted.text
             assert httpx.get(metrics.replace("/metrics", "/v2")).status_code == 404
             assert httpx.get(f"{address}/metrics").status_code == 404
             with grpcio.insecure_channel(grpc.split()[-1]) as channel:
@@ -76,6 +80,11 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             if server.poll() is None:
                 os.kill(server.pid, signal.SIGKILL)
     assert (server.returncode, out, err) == (0, "drained\n", "")
+    logged = [json.loads(text) for text in (folder / "access.log").read_text().splitlines()]
+    asked = [(one["protocol"], one["status"], one["rows"]) for one in logged if one["model"] == "one"]
+    assert asked == [("http", 200, 2), ("grpc", "OK", 2)]
+    sent = len(json.dumps({"inputs": [given]}))
+    assert sent in [one["bytes_in"] for one in logged]  # a body that goes past ASGI's receive()
 
 
 @pytest.mark.parametrize(
