@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from deploy.serving.grpc_server import GrpcServer
     from deploy.serving.server import Ports
     from deploy.serving.service import Service
-    from deploy.serving.settings import BatchSettings
     from deploy.serving.shared_memory import Regions
     from deploy.serving.telemetry import Sink, Telemetry
 
@@ -78,6 +77,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from deploy.serving.repository import Repository
     from deploy.serving.server import serve
     from deploy.serving.service import Service
+    from deploy.serving.settings import BatchSettings
 
     _check(args)
     files = _find(args.models)

@@ -29,8 +29,8 @@ class Batcher:
 
     A request is never split and keeps its place behind those of its priority. The batch is sent when it is full, when
     the next request does not fit in it (too many rows, other shapes), or when its oldest request has waited
-    ``max_delay``. So what queued while all instances were busy runs together at any delay. With one instance, a batch to
-    which nothing can be added is sent ahead, behind the one that runs: it starts without waiting for the event loop.
+    ``max_delay``. So what queued while all instances were busy runs together at any delay. With one instance, a batch
+    to which nothing can be added is sent ahead, behind the one that runs: it starts without waiting for the loop.
     """
 
     def __init__(self, runners: Sequence[Runner], settings: BatchSettings | None = None) -> None:
@@ -41,7 +41,7 @@ class Batcher:
         self.inputs = inputs_of(self.runner)
         self.statistics, self.ready = Statistics(), False
         self._instances = [Instance(runner) for runner in runners]
-        # A batch is sent ahead only where neither a higher priority could overtake it nor another instance be free first.
+        # A batch is sent ahead where neither a higher priority could overtake it nor another instance be free first.
         self._depth = 2 if self.settings.priorities == len(runners) == 1 else 1
         self._queues = Queues(self.settings.priorities)
         self._prepared = 0  # requests that have a place and do not wait yet
