@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conformance.observe import Server, ask
+from conformance.ask import ask
+from conformance.observe import Server
 from conformance.ours import Ours
 from conformance.suite import CASES, differing, justified, record, recorded
 from conformance.triton import Triton

@@ -9,19 +9,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from conformance.requests import Request
-from conformance.suite import CASES
+from conformance.suite import HTTP
 
 # Nothing that sleeps for as long as it is told, or that takes a model away from the other tests.
 _LEFT_OUT = ("slow", "unload")
 SEEDS = [
     request
-    for case in CASES
+    for case in HTTP
     for request in case.requests
     if request.wire is None
     and len(request.body or b"") < 10_000
     and not any(word in request.path for word in _LEFT_OUT)
 ]
-_WIRE = [request for case in CASES for request in case.requests if request.wire is not None]
+_WIRE = [request for case in HTTP for request in case.requests if request.wire is not None]
 # By index: hypothesis writes out what it samples from.
 _SEEDS = st.integers(0, len(SEEDS) - 1).map(SEEDS.__getitem__)
 _STREAMS = st.integers(0, len(SEEDS) + len(_WIRE) - 1).map([*SEEDS, *_WIRE].__getitem__)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from conformance.models import CNN, NAMES, Echo, write_cnn
 from conformance.mutations import byte_requests, byte_streams, json_requests
-from conformance.observe import _answers
+from conformance.observe import answers
 from conformance.ours import Ours
 from conformance.requests import Request, infer
 from deploy.runtime.open import open_runner
@@ -122,7 +122,7 @@ def test_damaged_streams(process, stream):
     statuses = [int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3})", received, re.MULTILINE)]
     assert [status for status in statuses if status >= 500 and status != 501] == [], received
     assert not LEAKS.search(received.decode("latin-1"))
-    assert _answers(process)
+    assert answers(process)
 
 
 def exchanged(address: tuple[str, int], stream: bytes) -> bytes:
