@@ -12,7 +12,7 @@ import ipaddress
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from deploy.cli.console import Console
 from deploy.errors import CheckFailed, InputError, MachineError
@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an instance (default: all cores)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to run (default auto)")
     parser.add_argument(
+        "--max-connections", type=int, default=1000, metavar="N", help="clients beyond them get 503 (default 1000)"
+    )
+    parser.add_argument(
         "--drain-seconds", type=float, default=30.0, metavar="S", help="limit for the last answers (default 30)"
     )
 
@@ -79,12 +82,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
     grpc = _grpc(service, args, key)
 
     ports = {"port": args.http_port, "metrics_port": args.metrics_port, "grpc": grpc}
-    ready = partial(_ready, console, args.host, list(files))
+    bounds = {"limit": args.drain_seconds, "most_connections": args.max_connections}
+    ready, overdue = partial(_ready, console, args.host, list(files)), partial(_give_up, console, args.drain_seconds)
     app = application(service, key=key)
-    if not serve(app, repository, host=args.host, **ports, limit=args.drain_seconds, ready=ready):
-        raise CheckFailed("some requests were not answered", expected=f"all within {args.drain_seconds:g} s")
+    if not serve(app, repository, host=args.host, **ports, **bounds, ready=ready, overdue=overdue):
+        overdue()
     console.text("drained")
     return 0
+
+
+def _give_up(console: Console, limit: float) -> NoReturn:
+    """Ends the process at once: Python would wait for a thread that hangs in a run."""
+    error = CheckFailed("some requests were not answered", expected=f"all within {limit:g} s of the signal")
+    console.error(error)
+    os._exit(error.exit_code)
 
 
 def _regions(args: argparse.Namespace) -> Regions | None:
@@ -127,10 +138,12 @@ def _ready(console: Console, host: str, models: list[str], ports: Ports) -> None
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("instances", "threads"):
+    for name in ("instances", "threads", "max_connections"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name} is a count", got=value, expected="1 or more")
+            raise InputError(f"--{name.replace('_', '-')} is a count", got=value, expected="1 or more")
+    if not 0 <= args.drain_seconds < float("inf"):
+        raise InputError("--drain-seconds is not negative", got=args.drain_seconds)
     ports = {"--http-port": args.http_port, "--grpc-port": args.grpc_port, "--metrics-port": args.metrics_port}
     for flag, port in ports.items():
         if port is not None and not 0 <= port < 1 << 16:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reas
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
 from deploy.serving.statistics import Statistics, Times
 
+_LOG = logging.getLogger("deploy.serving")
 Outputs = dict[str, Array]
 
 
@@ -29,7 +31,7 @@ class BatchSettings:
     Attributes:
         max_batch: rows in one run.
         max_delay: seconds the oldest request waits for others while an instance is free.
-        max_queue: requests that may wait.
+        max_queue: requests that may wait, images that are decoded for it among them.
         priorities: levels; 1 goes first. A request that names none, or 0, has the middle one.
     """
 
@@ -81,6 +83,7 @@ class Batcher:
         self._unanswered: set[_Request] = set()
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._prepared = 0  # requests that have a place and do not wait yet
         self._stopping, self._empty = False, asyncio.Event()
         self._empty.set()
 
@@ -146,12 +149,26 @@ class Batcher:
             raise Unavailable("the model is not ready")
         check(self.inputs, feeds)
         rows = self._rows(feeds)
-        if self.waiting >= self.settings.max_queue:
-            raise QueueFull
+        self._check_room()
         shapes = tuple(feeds[spec.name].shape[1:] for spec in self.runner.inputs)
         levels = self.settings.priorities
         level = (priority if 1 <= priority <= levels else (levels + 1) // 2) - 1
         return _Request(feeds, rows, shapes, level, arrived, asyncio.get_running_loop().create_future())
+
+    def _check_room(self) -> None:
+        if self.waiting + self._prepared >= self.settings.max_queue:
+            raise QueueFull
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue while a request is made ready for :meth:`infer`; raises :class:`QueueFull`."""
+        with self._counting_failure(asyncio.get_running_loop().time()):
+            self._check_room()
+        self._prepared += 1
+        try:
+            yield
+        finally:
+            self._prepared -= 1
 
     def _rows(self, feeds: Feeds) -> int:
         if not self.batches:
@@ -222,18 +239,28 @@ class Batcher:
         run.add_done_callback(self._runs.discard)
 
     async def _run(self, instance: _Instance, batch: list[_Request]) -> None:
+        await self._execute(instance, batch)
+        self._runs.discard(asyncio.current_task())
+        self._idle.append(instance)
+        self._dispatch()
+
+    async def _execute(self, instance: _Instance, batch: list[_Request]) -> None:
+        """One run. Where it fails, each request runs alone, once: who asked for nothing wrong gets its answer."""
         loop = asyncio.get_running_loop()
         started, rows = loop.time(), [request.rows for request in batch]
         work = loop.run_in_executor(instance.thread, execute, instance.runner, [r.feeds for r in batch], rows)
         try:
             answers, times = await work
         except Exception as error:  # noqa: BLE001 - whatever a backend raises belongs to those who asked
-            _fail(batch, error)
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            _LOG.warning("a run of %d requests failed, each is run alone: %r", len(batch), error)
+            for request in batch:
+                if not request.answer.done():
+                    await self._execute(instance, [request])
         else:
             self._answer(batch, answers, times, started)
-        self._runs.discard(asyncio.current_task())
-        self._idle.append(instance)
-        self._dispatch()
 
     def _answer(self, batch: list[_Request], answers: list[Outputs], times: Times, started: float) -> None:
         self.statistics.executed(sum(request.rows for request in batch), times)
@@ -255,9 +282,11 @@ class Batcher:
             await asyncio.wait_for(self._empty.wait(), limit)
         answered = self._empty.is_set()
         _fail(list(self._unanswered), Unavailable("the server stops"))
+        closed = [instance.thread.submit(instance.runner.close) for instance in self._instances]  # behind its run
         for instance in self._instances:
-            instance.thread.submit(instance.runner.close)  # behind the run that it may be in
-            instance.thread.shutdown(wait=answered)
+            instance.thread.shutdown(wait=False)
+        if answered:  # off the loop: other models go on meanwhile
+            await asyncio.gather(*map(asyncio.wrap_future, closed))
         return answered
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from deploy.serving.direct import DirectBodies
 
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 10.0
+# An ASGI extension: its "call" is a set of functions that are called when the client goes away.
+ON_DISCONNECT = "deploy.on_disconnect"
 
 
-class Connection(HttpToolsProtocol):
+class Connection(DirectBodies):
     """Closes itself on a head of more than ``HEAD_BYTES``, or one that is not there ``HEAD_SECONDS`` after its start.
 
     The first head starts with the connection. What is read at once, up to 256 KiB, is parsed at once: a head is cut off
@@ -24,6 +29,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head, self._head_bytes = True, 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._on_disconnect: set[Callable[[], object]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +38,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        for call in list(self._on_disconnect):
+            call()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -46,6 +54,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
         self._stop_timer()
+        self.scope.setdefault("extensions", {})[ON_DISCONNECT] = {"call": self._on_disconnect}
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

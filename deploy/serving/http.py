@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
 from deploy.serving.bodies import SlowBody, compressed, read_body
+from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
 from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, UnknownRegion, Unsupported
 from deploy.serving.http_regions import PREFIX, RegionHandlers
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (QueueFull, 503),
     (TimedOut, 503),
     (Unavailable, 503),
+    (MemoryError, 503),
     (InputError, 400),
 )
 _GONE = 499  # nginx's "client closed request"; nobody reads it
@@ -100,12 +102,12 @@ class _Handlers:
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
-        body = await self._body(request)
+        body = await read_body(request, self._limits.body, self._limits.body_seconds)
         header = request.headers.get("inference-header-content-length")
         asked = read_request(body, header, model.batcher.inputs, self._service.shared())
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
-        reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
+        reply, headers = await compressed(reply, request.headers.get("accept-encoding", ""))
         if length is not None:
             headers["Inference-Header-Content-Length"] = str(length)
         media = "application/json" if length is None else "application/octet-stream"
@@ -148,7 +150,7 @@ class _Handlers:
         return fields
 
     async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._limits.body, self._limits.body_seconds)
+        return bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
 
 
 def _top_k(request: Request) -> int:
@@ -160,20 +162,22 @@ def _top_k(request: Request) -> int:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
     """``work``, cancelled when the client goes away: a request that has not started then never runs."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    calls: set[Callable[[], object]] = request.scope.get("extensions", {}).get(ON_DISCONNECT, {}).get("call", set())
+    task, gone = asyncio.current_task(), False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = task is not None and task.cancel()
+
+    calls.add(leave)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _Gone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            raise _Gone from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        calls.discard(leave)
 
 
 def _json(document: object, status: int = 200) -> Response:

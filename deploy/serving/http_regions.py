@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deploy.errors import InputError
-from deploy.serving.bodies import read_body
+from deploy.serving.bodies import Body, read_body
 from deploy.serving.service import Service
 
 PREFIX = "/v2/systemsharedmemory"
@@ -34,7 +34,7 @@ class RegionHandlers:
         return Response()
 
 
-def _asked(body: bytes) -> tuple[str, int, int]:
+def _asked(body: Body) -> tuple[str, int, int]:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -51,7 +51,10 @@ class InferRequest:
 
 
 def read_request(
-    body: bytes, header_length: str | None, inputs: Sequence[TensorSpec], shared: Access | None = None
+    body: bytes | memoryview,
+    header_length: str | None,
+    inputs: Sequence[TensorSpec],
+    shared: Access | None = None,
 ) -> InferRequest:
     """A request's body; ``header_length`` is the header Inference-Header-Content-Length.
 
@@ -90,7 +93,7 @@ def _length(text: str, most: int) -> int:
     return int(text)
 
 
-def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
+def _raw(body: bytes | memoryview, inputs: Sequence[TensorSpec]) -> Array:
     """A body that is the one input itself: one row where the batch is dynamic; what one more open axis can hold."""
     spec = inputs[0]
     shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]

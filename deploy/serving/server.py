@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from deploy.errors import DeployError, MachineError
+from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
 from deploy.serving.connection import Connection
+from deploy.serving.drain import GRACE_SECONDS, Drain
 from deploy.serving.errors import Unavailable
+from deploy.serving.gate import Gate
 from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 
 # Clients keep connections between requests, and some take a closed one for an error: as long as nginx.
 _IDLE_SECONDS = 75
+# Nothing of a reply goes for so long: its client does not read.
+REPLY_SECONDS = 30.0
+_TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 
 @dataclass
@@ -37,19 +46,29 @@ class Ports:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, whose signals first drain the models: accepted requests are answered, then the ports close."""
+    """uvicorn, whose signals first drain: accepted requests are answered, then models and ports close."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         repository: Repository,
         grpc: GrpcServer | None,
-        ports: Ports,
-        ready: Callable[[Ports], None],
+        gate: Gate,
+        drain: Drain,
+        ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._repository, self._grpc, self._ports, self._ready = repository, grpc, ports, ready
+        self._repository, self._grpc, self._gate, self._drain = repository, grpc, gate, drain
+        self._ready, self._stalls = ready, Stalls(REPLY_SECONDS)
         self.answered = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, within the limit even where a thread or the loop hangs; the second ends at once."""
+        if self.should_exit:
+            os.write(2, b"stopped at once: some requests may not have been answered\n")
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
+        self._drain.begin()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -57,7 +76,7 @@ class _Server(uvicorn.Server):
             return
         try:
             if self._grpc is not None:
-                self._ports.grpc = await self._grpc.start()
+                self._grpc.port = await self._grpc.start()
             for row in self._repository.index():
                 await self._repository.load(row["name"])
         except DeployError as error:
@@ -65,14 +84,24 @@ class _Server(uvicorn.Server):
             if isinstance(error, Unavailable):  # whoever starts the server may know the whole reason
                 raise error.__cause__ or error from None
             raise
-        self._ready(self._ports)
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            self._stalls.sweep(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.answered = await self._repository.drain()
-        closing = [super().shutdown(sockets)]
+        done, _ = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
+        drained = await self._repository.drain(self._drain.left())
+        # uvicorn closes what is idle, and waits until the replies of the others have gone.
+        self.config.timeout_graceful_shutdown = max(GRACE_SECONDS / 2, self._drain.left())  # type: ignore[assignment]
+        await super().shutdown(sockets)
+        self.answered = done and drained and not unsent(self.server_state.connections)
+
+    async def _stop_grpc(self) -> None:
         if self._grpc is not None:
-            closing.append(self._grpc.stop(self.config.timeout_graceful_shutdown or 0))
-        await asyncio.gather(*closing)
+            await self._grpc.stop(self._drain.left())
 
 
 def serve(
@@ -85,6 +114,8 @@ def serve(
     grpc: GrpcServer | None = None,
     limit: float,
     ready: Callable[[Ports], None],
+    most_connections: int = 1000,
+    overdue: Callable[[], None] | None = None,
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
 
@@ -94,15 +125,21 @@ def serve(
         host, port: where to listen; port 0 takes a free one.
         metrics_port: of ``/metrics`` on the same host; None for no metrics.
         grpc: over the same ``repository``; None for HTTP alone.
-        limit: seconds for connections to close after the models are drained.
+        limit: seconds from the first signal until all accepted requests are answered and their replies have gone.
         ready: called with the ports when all models are loaded.
+        most_connections: clients beyond them get 503.
+        overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
     Raises:
-        MachineError: a port cannot be opened.
+        MachineError: a port cannot be opened, or so many connections cannot.
         DeployError: a model cannot be loaded.
     """
     keep_freed_memory()
+    allow_files(most_connections)
+    gate, drain = Gate(app), Drain(limit, overdue or _hangs)
+    app = gate
     with contextlib.ExitStack() as stack:
+        stack.callback(drain.end)
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         ports = Ports(_port(listening[0]))
         if metrics_port is not None:
@@ -111,7 +148,15 @@ def serve(
             app = by_port(app, ports.metrics, metrics_application(repository))
         if grpc is not None and grpc.port:
             _open(host, grpc.port, "--grpc-port").close()  # gRPC would say less, and on several lines
-        server = _Server(_config(app, limit), repository, grpc, ports, ready)
+        config = _config(app, limit)
+        config.load()
+        logging.getLogger("uvicorn.error").addFilter(_wanted)
+        config.http_protocol_class = Bound(config.http_protocol_class, most_connections)  # type: ignore[assignment]
+
+        def announce() -> None:
+            ready(replace(ports, grpc=grpc.port if grpc else None))
+
+        server = _Server(config, repository, grpc, gate, drain, announce)
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(listening)  # on uvloop, where it is installed
@@ -142,6 +187,17 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """Not: a reply to a client that has reset its connection in this moment, which uvloop makes an exception."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
+
+
+def _hangs() -> None:
+    os.write(2, b"something hangs: some requests were not answered\n")
+    os._exit(1)
 
 
 def _config(app: ASGIApp, limit: float) -> uvicorn.Config:

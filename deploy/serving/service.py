@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
 from deploy.serving.batcher import Batcher
+from deploy.serving.errors import Unavailable
 from deploy.serving.images import answers, prepare
 from deploy.serving.messages import Asked, InferReply, InferRequest, asked_of
 from deploy.serving.repository import Model, Repository
 from deploy.serving.shared_memory import Access, Regions
 from deploy.serving.tensors import classes, to_bytes
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,20 @@ class Service:
             DeployError: as :meth:`Batcher.infer`; or an output that the model has not or that does not fit in the
                 memory for it, or no image.
         """
+        return await self._on_current(model, partial(self._infer, request=request))
+
+    async def _on_current(self, model: Model, work: Callable[[Model], Awaitable[_T]]) -> _T:
+        """``work``, all of it again where the model was replaced before its batcher was asked."""
+        while True:
+            try:
+                return await work(model)
+            except Unavailable:
+                current = self.repository.model(model.name, model.version)
+                if current.batcher is model.batcher:
+                    raise
+                model = current
+
+    async def _infer(self, model: Model, request: InferRequest) -> InferReply:
         asked = asked_of(request, model.batcher.runner.outputs)
         feeds = await self._feeds(model.batcher, request)
         outputs = await model.batcher.infer(feeds, priority=request.priority, timeout=request.timeout)
@@ -85,6 +104,9 @@ class Service:
         Raises:
             DeployError: as :meth:`Batcher.infer`; or no image, or a model that gives neither.
         """
+        return await self._on_current(model, partial(self._classify, file=file, count=count))
+
+    async def _classify(self, model: Model, file: bytes, count: int) -> dict[str, Any]:
         feeds, fits = await self._prepared(model.batcher, [file])
         outputs = await model.batcher.infer(feeds)
         loop = asyncio.get_running_loop()
@@ -96,7 +118,8 @@ class Service:
         if not 1 <= len(files) <= most:
             raise InputError("the request's images do not fit", got=len(files), expected=f"1 to {most}")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
+        with batcher.place():  # a full queue refuses before the work, not after it
+            return await loop.run_in_executor(self._decoders, prepare, batcher.runner, files, self.limits.pixels)
 
 
 def _as_asked(asked: Asked, array: Array, batcher: Batcher) -> Array:

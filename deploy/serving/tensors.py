@@ -25,6 +25,7 @@ DTYPES = {
     "BYTES": "object",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}  # numpy takes microseconds to name a dtype
 _LENGTH = struct.Struct("<I")
 _MAX_RANK = 32  # numpy 1's; numpy 2 has 64
 
@@ -183,7 +184,7 @@ def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
 
 def describe(name: str, array: Array) -> dict[str, Any]:
     """A tensor of a reply without its data."""
-    return {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+    return {"name": name, "datatype": _NAMES_OF[array.dtype], "shape": list(array.shape)}
 
 
 def json_data(array: Array) -> Array | list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_fakes import Echo, advance, run_still, settle, tagged
 
-from deploy.errors import CheckFailed, InputError
+from deploy.errors import InputError
 from deploy.serving.batcher import Batcher, BatchSettings
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable
 
@@ -232,6 +232,52 @@ def test_an_error_of_the_network_reaches_all_of_its_batch_and_no_other():
     run_still(check())
 
 
+def test_of_a_batch_that_fails_each_request_runs_alone_once():
+    class Picky(Echo):
+        def infer(self, feeds):
+            outputs = super().infer(feeds)
+            if (feeds["x"] == 2).any():
+                raise RuntimeError("cannot run 2")
+            return outputs
+
+    async def check():
+        echo = Picky()
+        batcher = await started(echo)
+        first = await held(batcher, echo)
+        good, bad, third, also_good = (ask(batcher, tag) for tag in (1, 2, 3, 4))
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, answered(good, 1), answered(third, 3), answered(also_good, 4))
+        with pytest.raises(RuntimeError, match="cannot run 2"):
+            await bad
+        assert echo.batches == [[99], [1, 2, 3, 4], [1], [2], [3], [4]]
+        counted = batcher.statistics
+        assert (counted.requests["success"].count, counted.failures["BACKEND"].count) == (4, 1)
+        assert (counted.executions, counted.inferences) == (4, 4)  # 99 and three alone
+        await answered(ask(batcher, 5), 5)
+
+    run_still(check())
+
+
+def test_a_request_whose_client_left_is_not_run_alone():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2, max_delay=1.0)
+        echo.error = RuntimeError("broken")
+        echo.gate.clear()
+        stays, leaves = ask(batcher, 1), ask(batcher, 2)
+        await settle()
+        await asyncio.to_thread(echo.entered.acquire)
+        leaves.cancel()
+        await settle()
+        echo.gate.set()
+        with pytest.raises(RuntimeError, match="broken"):
+            await stays
+        assert echo.batches == [[1, 2], [1]]
+
+    run_still(check())
+
+
 def test_not_ready_before_the_warm_up_and_not_after_the_drain():
     async def check():
         echo = Echo(width=2)
@@ -298,7 +344,7 @@ def test_a_fixed_batch_is_filled_from_several_requests_and_padded():
     run_still(check())
 
 
-def test_outputs_of_other_rows_are_an_error_and_not_another_s_answer():
+def test_outputs_of_other_rows_are_never_another_s_answer():
     class Short(Echo):
         def infer(self, feeds):
             return {"y": super().infer(feeds)["y"][:1]}
@@ -310,9 +356,8 @@ def test_outputs_of_other_rows_are_an_error_and_not_another_s_answer():
         tasks = [ask(batcher, 1), ask(batcher, 2)]
         await settle()
         echo.gate.set()
-        await first
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            assert isinstance(result, CheckFailed)
+        await asyncio.gather(first, answered(tasks[0], 1), answered(tasks[1], 2))
+        assert echo.batches == [[99], [1, 2], [1], [2]]
 
     run_still(check())
 

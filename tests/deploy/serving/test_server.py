@@ -1,11 +1,12 @@
-"""The socket that the server listens on."""
+"""The socket that the server listens on, and what it logs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
-from deploy.serving.server import _listen
+from deploy.serving.server import _listen, _wanted
 
 
 def test_connections_send_at_once_instead_of_waiting_for_acknowledgements():
@@ -27,3 +28,14 @@ def test_connections_send_at_once_instead_of_waiting_for_acknowledgements():
             await server.wait_closed()
 
     asyncio.run(check())
+
+
+def logged(error):
+    return logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "failed", None, (type(error), error, None))
+
+
+def test_a_client_that_resets_while_its_reply_is_written_is_not_logged_and_every_other_error_is():
+    gone = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    assert not _wanted(logged(gone))
+    assert _wanted(logged(RuntimeError("something else")))
+    assert _wanted(logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "failed", None, None))
