@@ -19,6 +19,7 @@ class GrpcCase:
     Attributes:
         about: as of :class:`~conformance.requests.Case`.
         fields: of the reply, the only ones compared (dotted); None compares all.
+        stagger: seconds between the messages, each a call of its own that does not wait for the others.
         timeout: the deadline in seconds. ``cancel``: seconds after which the client takes the call back.
     """
 
@@ -30,6 +31,7 @@ class GrpcCase:
     wire: bytes | None = None
     timeout: float = 10.0
     cancel: float | None = None
+    stagger: float | None = None
 
 
 FP32, X = "identity_fp32", {"name": "x", "datatype": "FP32", "shape": [1, 2]}
@@ -134,6 +136,8 @@ INFER = [
     GrpcCase(
         "gRPC shape negative", messages=infer({**X, "shape": [-1, 2]}, raw=[TWO]), about="shape|dim|negative|size"
     ),
+    GrpcCase("gRPC shape of 10000 axes", messages=infer({**X, "shape": [1] * 10_000}, raw=[TWO]), about="shape|fit"),
+    GrpcCase("gRPC name of 100000 characters", messages=infer({**X, "name": "q" * 100_000}, raw=[TWO]), about="q"),
     GrpcCase("gRPC batch above the most", messages=infer({**X, "shape": [9, 1]}, raw=[bytes(36)]), about="batch"),
     GrpcCase("gRPC input missing", messages=[{"model_name": "pair"}], about="input"),
     GrpcCase("gRPC input twice", messages=infer(X, X, raw=[TWO, TWO])),
@@ -170,6 +174,28 @@ INFER = [
         "gRPC cancel", messages=infer({**X, "shape": [1, 1]}, raw=[np.float32(0.6).tobytes()], model="slow"), cancel=0.2
     ),
     GrpcCase("gRPC afterwards", messages=infer({**X, "shape": [1, 1]}, raw=[np.float32(0.01).tobytes()], model="slow")),
+]
+
+
+def slow(seconds: float, **parameters: int) -> list[dict[str, Any]]:
+    tensor = {**X, "shape": [1, 1]}
+    told = {name: {"int64_param": value} for name, value in parameters.items()}
+    return infer(tensor, raw=[np.float32(seconds).tobytes()], model="slow", parameters=told)
+
+
+QUEUE = [
+    GrpcCase(
+        "gRPC queue full",
+        messages=[*slow(0.8), *slow(0.01), *slow(0.01), *slow(0.01)],
+        stagger=0.15,
+        about="Exceeds maximum queue size$",
+    ),
+    GrpcCase(
+        "gRPC timeout",
+        messages=[*slow(0.8), *slow(0.01, timeout=100_000)],
+        stagger=0.15,
+        about="Request timeout expired$",
+    ),
 ]
 
 STREAM = [
@@ -233,4 +259,4 @@ CALLS = [
     for client in CLIENTS
     for name, call in _CALLS.items()
 ]
-CASES = [*SERVER, *INFER, *STREAM, *CALLS]
+CASES = [*SERVER, *INFER, *QUEUE, *STREAM, *CALLS]

@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import re
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -24,25 +26,43 @@ _LIMITS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 def observe_grpc(server: Server, case: GrpcCase) -> list[dict[str, Any]]:
     """One observation for each reply, or one for the error."""
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}", options=_LIMITS) as channel:
+        if case.stagger is not None:
+            return [_settled(future.result, case) for future in _staggered(channel, case)]
         try:
             return [_message(reply, case) for reply in _replies(channel, case)]
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
             return [_failure(error, case.about)]
 
 
+def _settled(result: Callable[[], Any], case: GrpcCase) -> dict[str, Any]:
+    try:
+        return _message(result(), case)
+    except grpc.RpcError as error:
+        return _failure(error, case.about)
+
+
+def _staggered(channel: grpc.Channel, case: GrpcCase) -> list[Any]:
+    futures = []
+    for message in case.messages:
+        futures.append(_method(channel, case).future(service_pb2.ModelInferRequest(**message), timeout=case.timeout))
+        time.sleep(case.stagger or 0)
+    return futures
+
+
+def _method(channel: grpc.Channel, case: GrpcCase) -> Any:
+    request, reply = (getattr(service_pb2, f"{case.method}{side}") for side in ("Request", "Response"))
+    return channel.unary_unary(_SERVICE + case.method, request.SerializeToString, reply.FromString)
+
+
 def _replies(channel: grpc.Channel, case: GrpcCase) -> list[Any]:
     if case.wire is not None:
         return [channel.unary_unary(_SERVICE + case.method)(case.wire, timeout=case.timeout)]
-    streams = case.method == "ModelStreamInfer"
-    kind = getattr(service_pb2, f"{'ModelInfer' if streams else case.method}Request")
-    reply = getattr(service_pb2, f"{case.method}Response").FromString
-    messages = [kind(**message) for message in case.messages]
-    if streams:
-        call = channel.stream_stream(_SERVICE + case.method, kind.SerializeToString, reply)
-        return list(call(iter(messages), timeout=case.timeout))
-    future = channel.unary_unary(_SERVICE + case.method, kind.SerializeToString, reply).future(
-        messages[0], timeout=case.timeout
-    )
+    if case.method == "ModelStreamInfer":
+        request, reply = service_pb2.ModelInferRequest, service_pb2.ModelStreamInferResponse
+        call = channel.stream_stream(_SERVICE + case.method, request.SerializeToString, reply.FromString)
+        return list(call((request(**message) for message in case.messages), timeout=case.timeout))
+    message = getattr(service_pb2, f"{case.method}Request")(**case.messages[0])
+    future = _method(channel, case).future(message, timeout=case.timeout)
     if case.cancel is not None:
         threading.Timer(case.cancel, future.cancel).start()
     return [future.result()]

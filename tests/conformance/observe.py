@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,10 +31,22 @@ class Server(Protocol):
 
 _NUMPY = {"FP32": "<f4", "FP16": "<f2", "INT64": "<i8", "UINT8": "u1", "BOOL": "?"}
 _MANY = 64
+SEGMENT = Path("/dev/shm/deploy_conformance")  # where Linux has POSIX shared memory
 
 
 def observe(server: Server, case: Case) -> list[dict[str, Any]]:
-    """One observation for each reply."""
+    """One observation for each reply, and what the shared memory holds then."""
+    if case.segment is None:
+        return _exchanged(server, case)
+    SEGMENT.write_bytes(case.segment)
+    try:
+        seen = _exchanged(server, case)
+        return [*seen, {"segment": np.frombuffer(SEGMENT.read_bytes(), "<f4").tolist()}]
+    finally:
+        SEGMENT.unlink()
+
+
+def _exchanged(server: Server, case: Case) -> list[dict[str, Any]]:
     if case.stagger is None:
         replies = [reply for request in case.requests for reply in send(server.address, request)]
     else:

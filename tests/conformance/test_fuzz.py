@@ -92,7 +92,7 @@ def check(server: InProcess, request: Request) -> None:
     if status >= 400 and request.method != "HEAD" and body:
         error = json.loads(body)["error"]
         assert not LEAKS.search(error)
-        assert len(error) < 2000
+        assert len(error) < 600
     status, body = server(infer())
     assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [1, 2])
 
