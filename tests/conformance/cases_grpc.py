@@ -186,14 +186,14 @@ def slow(seconds: float, **parameters: int) -> list[dict[str, Any]]:
 QUEUE = [
     GrpcCase(
         "gRPC queue full",
-        messages=[*slow(0.8), *slow(0.01), *slow(0.01), *slow(0.01)],
-        stagger=0.15,
+        messages=[*slow(1.5), *slow(0.01), *slow(0.01), *slow(0.01)],
+        stagger=0.2,
         about="Exceeds maximum queue size$",
     ),
     GrpcCase(
         "gRPC timeout",
-        messages=[*slow(0.8), *slow(0.01, timeout=100_000)],
-        stagger=0.15,
+        messages=[*slow(1.5), *slow(0.01, timeout=100_000)],
+        stagger=0.2,
         about="Request timeout expired$",
     ),
 ]

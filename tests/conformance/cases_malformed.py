@@ -227,10 +227,10 @@ def slow(seconds: float, **parameters: object) -> Request:
 
 QUEUE = [
     Case(
-        "queue full", [slow(0.8), slow(0.01), slow(0.02), slow(0.03)], stagger=0.15, about="Exceeds maximum queue size$"
+        "queue full", [slow(1.5), slow(0.01), slow(0.02), slow(0.03)], stagger=0.2, about="Exceeds maximum queue size$"
     ),
-    Case("timeout", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, about="Request timeout expired$"),
-    Case("timeout, order of the replies", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, ordered=True),
+    Case("timeout", [slow(1.5), slow(0.01, timeout=100_000)], stagger=0.2, about="Request timeout expired$"),
+    Case("timeout, order of the replies", [slow(1.5), slow(0.01, timeout=100_000)], stagger=0.2, ordered=True),
     Case("the next is answered", [slow(0.01), get("/v2/models/slow/ready")]),
 ]
 CASES = [*BODIES, *FIELDS, *DATA, *BINARY, *OUTPUTS, *HTTP, *QUEUE]

@@ -97,12 +97,14 @@ def check(server: InProcess, request: Request) -> None:
     assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [1, 2])
 
 
+@pytest.mark.slow
 @given(request=json_requests())
 @settings(max_examples=2000, **QUICK)
 def test_json_of_another_structure(server, request):
     check(server, request)
 
 
+@pytest.mark.slow
 @given(request=byte_requests())
 @settings(max_examples=2000, **QUICK)
 def test_damaged_bodies_headers_and_paths(server, request):
@@ -115,6 +117,7 @@ def process(tmp_path_factory):
         yield server
 
 
+@pytest.mark.slow
 @given(stream=byte_streams())
 @settings(max_examples=400, **QUICK)
 def test_damaged_streams(process, stream):
