@@ -28,6 +28,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _NAMES_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}  # numpy takes microseconds to name a dtype
 _LENGTH = struct.Struct("<I")
 _MAX_RANK = 32  # numpy 1's; numpy 2 has 64
+_MAX_ELEMENTS = 1 << 48
 
 
 def shape_of(dims: Sequence[Dim]) -> list[int]:
@@ -75,9 +76,17 @@ def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
         raise InputError("an input is an object with a name, a datatype, a shape and data")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
-    if not isinstance(shape, list) or len(shape) > _MAX_RANK or any(type(dim) is not int or dim < 0 for dim in shape):
+    return name, DTYPES[datatype], checked_shape(name, shape), parameters
+
+
+def checked_shape(name: str, shape: object) -> list[int]:
+    """``shape``, as numpy can take it. Raises :class:`InputError` for any other."""
+    if not isinstance(shape, list) or any(type(dim) is not int or dim < 0 for dim in shape):
         raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
-    return name, DTYPES[datatype], shape, parameters
+    # Axes of 0 do not count: beside them numpy multiplies the others, and fails where that is too much.
+    if len(shape) > _MAX_RANK or math.prod(dim or 1 for dim in shape) > _MAX_ELEMENTS:
+        raise InputError(f"the shape of input '{name}' is too large", got=shape)
+    return shape
 
 
 def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:

@@ -136,6 +136,8 @@ INFER = [
     GrpcCase(
         "gRPC shape negative", messages=infer({**X, "shape": [-1, 2]}, raw=[TWO]), about="shape|dim|negative|size"
     ),
+    GrpcCase("gRPC shape of 100 axes", messages=infer({**X, "shape": [1] * 100}, raw=[TWO[:4]])),
+    GrpcCase("gRPC shape of nothing and too much", messages=infer({**X, "shape": [0, 2**62, 2**62]}, raw=[b""])),
     GrpcCase("gRPC shape of 10000 axes", messages=infer({**X, "shape": [1] * 10_000}, raw=[TWO]), about="shape|fit"),
     GrpcCase("gRPC name of 100000 characters", messages=infer({**X, "name": "q" * 100_000}, raw=[TWO]), about="q"),
     GrpcCase("gRPC batch above the most", messages=infer({**X, "shape": [9, 1]}, raw=[bytes(36)]), about="batch"),

@@ -88,6 +88,9 @@ FIELDS = [
     Case("shape beyond 64 bits", [infer(tensor(shape=[1, 2**70]))]),
     Case("shape whose product overflows", [infer(tensor(data=[], shape=[4, 2**62]))]),
     Case("shape whose product overflows, binary", [binary(b"", sized(0, [4, 2**62]))]),
+    Case("shape of nothing and too much", [infer(tensor(data=[], shape=[0, 2**63]))]),
+    Case("shape of nothing and too much, binary", [binary(b"", sized(0, [0, 2**62, 2**62]))]),
+    Case("shape of 40 axes", [infer(tensor([1], [1] * 40))]),
     Case("shape of 10000 axes", [infer(tensor([1], [1] * 10_000))]),
     Case("batch above the most", [infer(tensor([1] * 9, (9, 1)))], about="batch"),
     Case(

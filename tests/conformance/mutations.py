@@ -28,7 +28,20 @@ _STREAMS = st.integers(0, len(SEEDS) + len(_WIRE) - 1).map([*SEEDS, *_WIRE].__ge
 ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, 0.5, 1e308, -0.0),
     *("", "x", "y", "FP32", "BYTES", "1", "\x00", "\ud7ff", "é" * 50, "../..", "%00", [], {}, [[]], [{}], {"a": {}}),
-    *([1, 2], [1, [2]], [0], [2**40, 2**40], [[1], [2, 3]], ["a", 1], [None], [True], {"binary_data_size": 2**40}),
+    *(
+        [1, 2],
+        [1, [2]],
+        [0],
+        [2**40, 2**40],
+        [0, 2**63],
+        [0, 2**62, 2**62],
+        [1] * 70,
+        [[1], [2, 3]],
+        ["a", 1],
+        [None],
+        [True],
+        {"binary_data_size": 2**40},
+    ),
     *({"binary_data_size": -1}, {"classification": 10**9}, {"shared_memory_region": "r"}, {"binary_data": True}),
 ]
 _FIELDS = (
