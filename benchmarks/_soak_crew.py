@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from _soak_client import Client, Ledger
+from _soak_client import ANSWER_SECONDS, Client, Ledger
 from _soak_models import Picture, photographs
 
 # Each client process: so many connections beyond the workers', and how often a burst of how many comes.
@@ -72,24 +72,26 @@ async def _obey(client: Client, pipe: Pipe, grpc: str | None, connections: int, 
         phase = await loop.run_in_executor(None, pipe.recv)
         client.ledger, client.ended = Ledger(), False
         actors = [client.worker() for _ in range(connections)]
-        actors += _drainers(client) if phase == "drain" else _troublemakers(client)
+        actors += _drainers(client) if phase == "drain" else [client.bursts(BURST, BURST_SECONDS)]
         if grpc:
             from _soak_grpc import callers
 
             actors += callers(client, grpc)
-        tasks = [asyncio.create_task(actor) for actor in actors]
-        tasks.append(asyncio.create_task(_count(client, answered, faults)))
+        tasks = [asyncio.create_task(actor) for actor in (*actors, _count(client, answered, faults))]
+        idlers = [asyncio.create_task(actor) for actor in (_idlers(client) if phase == "load" else [])]
         pipe.send("working")
         while (word := await loop.run_in_executor(None, pipe.recv)) != "end":
             client.stopping = word == "stopping"
         client.ended = True
-        await _all_done(tasks, client)
+        for idler in idlers:
+            idler.cancel()
+        await _all_done([*tasks, *idlers], client)
         pipe.send(client.ledger)
 
 
 async def _all_done(tasks: list[asyncio.Task[None]], client: Client) -> None:
-    """Those who wait for a 408 are not waited for; an actor that broke is a fault of the test, and said so."""
-    _, late = await asyncio.wait(tasks, timeout=70 if not client.stopping else 5)
+    """Until all have got their answers; an actor that broke is a fault of the test, and said so."""
+    _, late = await asyncio.wait(tasks, timeout=5 if client.stopping else ANSWER_SECONDS + 10)
     for task in late:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -97,8 +99,9 @@ async def _all_done(tasks: list[asyncio.Task[None]], client: Client) -> None:
             client.ledger.faults.append(f"the test's own: {result!r}")
 
 
-def _troublemakers(client: Client) -> list[Coroutine[Any, Any, None]]:
-    return [client.bursts(BURST, BURST_SECONDS), client.half_bodies(), client.half_bodies(), client.deaf()]
+def _idlers(client: Client) -> list[Coroutine[Any, Any, None]]:
+    """Nobody waits for them: they expect nothing, or 408 in half a minute."""
+    return [client.half_bodies(), client.half_bodies(), client.deaf()]
 
 
 def _drainers(client: Client) -> list[Coroutine[Any, Any, None]]:

@@ -23,7 +23,7 @@ IMAGE_INPUT = TensorSpec("input", "float32", ("batch", 3, 224, 224))
 # steady: never reloaded, so its statistics can be added up. replaced: loaded again. moved: unloaded and loaded.
 # slow: what waits for it still waits when the server is told to stop. pictures: the mean of each channel.
 TAGGED = ("steady", "replaced", "moved")
-_SLOW_NODES, _SLOW_WIDTH = 1200, 2048
+_SLOW_NODES, _SLOW_WIDTH = 400, 2048
 
 
 def rows_of(tag: int, count: int) -> np.ndarray:

@@ -137,7 +137,8 @@ def _means_fault(tag: int, means: np.ndarray, body: bytes) -> str | None:
 def bad(random: Random, photographs: list[Picture]) -> Ask:
     """Something that the protocol or the model forbids; it enters no statistics that are checked."""
     path, body, headers, status = random.choice(_bad_requests(photographs[0].file))
-    return Ask("bad", "", post(path, body, headers), body, lambda *_: "a bad request was answered", {status: ANYTHING})
+    wrong = f"a bad request was answered: {path} {body[:200]!r}"
+    return Ask("bad", "", post(path, body, headers), body, lambda *_: wrong, {status: ANYTHING})
 
 
 @cache
@@ -154,7 +155,7 @@ def _bad_requests(file: bytes) -> list[tuple[str, bytes, dict[str, str], int]]:
     )
     wrong += ({"data": ["a"] * 64}, {"shape": [1, -64]}, {"parameters": {"binary_data_size": 1 << 40}})
     rows = [(infer, json.dumps({"inputs": [{**tensor, **one}]}).encode(), {}, 400) for one in wrong]
-    priority = json.dumps({"inputs": [tensor], "parameters": {"priority": 77}}).encode()
+    priority = json.dumps({"inputs": [tensor], "parameters": {"priority": "x"}}).encode()
     unknown = json.dumps({"inputs": [tensor], "outputs": [{"name": "q"}]}).encode()
     rows += [(infer, body, {}, 400) for body in (b"", b"{", b"[]", b"[" * 9000, b"\xff" * 50, priority, unknown)]
     rows += [(images, file[: len(file) // 2], {}, 400) for _ in range(3)]

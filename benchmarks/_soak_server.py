@@ -103,17 +103,19 @@ class Watch(threading.Thread):
 def growth(samples: list[Sample]) -> dict[str, float]:
     """RSS of the samples: line of least squares in MB per minute, and what it gains over the samples, in percent.
 
-    ``gained_percent`` is of the line's start; ``fifths_percent`` compares the medians of the last and the first fifth.
+    The line goes through the medians of twenty parts: a large request is a peak, not a growth. ``gained_percent`` is of
+    the line's start; ``fifths_percent`` compares the medians of the last and the first fifth.
     """
-    seconds, rss = (np.array([getattr(one, name) for one in samples]) for name in ("seconds", "rss_mb"))
+    parts = [part for part in np.array_split(np.array([(one.seconds, one.rss_mb) for one in samples]), 20) if len(part)]
+    seconds, rss = np.array([np.median(part, axis=0) for part in parts]).T
     slope, start = np.polyfit(seconds - seconds[0], rss, 1)
-    fifth = max(1, len(rss) // 5)
-    first, last = np.median(rss[:fifth]), np.median(rss[-fifth:])
+    fifth = max(1, len(samples) // 5)
+    first, last = (float(np.median([one.rss_mb for one in some])) for some in (samples[:fifth], samples[-fifth:]))
     return {
-        "first_mb": float(first),
-        "last_mb": float(last),
-        "max_mb": float(rss.max()),
+        "first_mb": first,
+        "last_mb": last,
+        "max_mb": max(one.rss_mb for one in samples),
         "slope_mb_per_minute": float(slope * 60),
         "gained_percent": float(100 * slope * (seconds[-1] - seconds[0]) / start),
-        "fifths_percent": float(100 * (last / first - 1)),
+        "fifths_percent": 100 * (last / first - 1),
     }

@@ -16,17 +16,7 @@ from deploy.runtime.base import Array
 from deploy.serving.messages import InferReply, InferRequest, asked_for, waiting
 from deploy.serving.protobuf import message
 from deploy.serving.shared_memory import Access
-from deploy.serving.tensors import (
-    DTYPES,
-    NAMES,
-    checked_shape,
-    describe,
-    from_bytes,
-    in_range,
-    objects,
-    shaped,
-    to_bytes,
-)
+from deploy.serving.tensors import DTYPES, NAMES, describe, from_bytes, in_range, objects, read_shape, shaped, to_bytes
 
 # Type → the field of InferTensorContents that holds its elements, and the elements' type there. FP16 has none.
 _CONTENTS = {
@@ -89,7 +79,7 @@ def _input(tensor: Any, contents: Iterator[bytes] | None, shared: Access) -> Arr
     if dtype is None:
         expected = ", ".join(DTYPES)
         raise InputError(f"the datatype of input '{name}' is not known", got=tensor.datatype, expected=expected)
-    shape = checked_shape(name, list(tensor.shape))
+    shape = read_shape(name, list(tensor.shape))
     place = shared.placement(parameters_of(tensor.parameters))
     if place is not None:
         return from_bytes(name, shared.read(place), dtype, shape)
