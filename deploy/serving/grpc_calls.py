@@ -22,6 +22,7 @@ from deploy.serving.errors import (
     UnknownModel,
     UnknownRegion,
     Unsupported,
+    told,
 )
 from deploy.serving.grpc_observed import observed
 from deploy.serving.grpc_service import Methods
@@ -60,7 +61,7 @@ def _failure(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
         if isinstance(error, kind):
             if isinstance(error, DeployError) and error.details:
                 _LOG.error("%s: %s", error.headline, "; ".join(error.details))
-            return code, getattr(error, "headline", str(error))
+            return code, told(error)
     _LOG.error("%s failed", method, exc_info=error)
     return _CODES.INTERNAL, "internal error"
 

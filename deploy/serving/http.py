@@ -20,7 +20,16 @@ from deploy.errors import DeployError, InputError
 from deploy.serving.bodies import SlowBody, compressed, read_body
 from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
-from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, UnknownRegion, Unsupported
+from deploy.serving.errors import (
+    QueueFull,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+    UnknownModel,
+    UnknownRegion,
+    Unsupported,
+    told,
+)
 from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
 from deploy.serving.keys import NO_KEY, has_key
@@ -69,7 +78,7 @@ class _Handlers:
         try:
             ready = self._model(request).batcher.ready
         except UnknownModel as error:
-            return _json({"error": error.headline}, 400)  # Triton's clients take 400 for "not ready"
+            return _json({"error": told(error)}, 400)  # Triton's clients take 400 for "not ready"
         return Response(status_code=200 if ready else 400)
 
     async def server(self, request: Request) -> Response:
@@ -201,7 +210,7 @@ def _failed(request: Request, error: Exception) -> Response:
         if isinstance(error, kind):
             if isinstance(error, DeployError) and error.details:
                 _LOG.error("%s: %s", error.headline, "; ".join(error.details))
-            return _json({"error": getattr(error, "headline", str(error))}, status)
+            return _json({"error": told(error)}, status)
     _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _json({"error": "internal error"}, 500)
 

@@ -88,6 +88,9 @@ FIELDS = [
     Case("shape beyond 64 bits", [infer(tensor(shape=[1, 2**70]))]),
     Case("shape whose product overflows", [infer(tensor(data=[], shape=[4, 2**62]))]),
     Case("shape whose product overflows, binary", [binary(b"", sized(0, [4, 2**62]))]),
+    Case("shape of nothing and too much", [infer(tensor(data=[], shape=[0, 2**63]))]),
+    Case("shape of nothing and too much, binary", [binary(b"", sized(0, [0, 2**62, 2**62]))]),
+    Case("shape of 40 axes", [infer(tensor([1], [1] * 40))]),
     Case("shape of 10000 axes", [infer(tensor([1], [1] * 10_000))]),
     Case("batch above the most", [infer(tensor([1] * 9, (9, 1)))], about="batch"),
     Case(
@@ -227,10 +230,10 @@ def slow(seconds: float, **parameters: object) -> Request:
 
 QUEUE = [
     Case(
-        "queue full", [slow(0.8), slow(0.01), slow(0.02), slow(0.03)], stagger=0.15, about="Exceeds maximum queue size$"
+        "queue full", [slow(1.5), slow(0.01), slow(0.02), slow(0.03)], stagger=0.2, about="Exceeds maximum queue size$"
     ),
-    Case("timeout", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, about="Request timeout expired$"),
-    Case("timeout, order of the replies", [slow(0.8), slow(0.01, timeout=100_000)], stagger=0.15, ordered=True),
+    Case("timeout", [slow(1.5), slow(0.01, timeout=100_000)], stagger=0.2, about="Request timeout expired$"),
+    Case("timeout, order of the replies", [slow(1.5), slow(0.01, timeout=100_000)], stagger=0.2, ordered=True),
     Case("the next is answered", [slow(0.01), get("/v2/models/slow/ready")]),
 ]
 CASES = [*BODIES, *FIELDS, *DATA, *BINARY, *OUTPUTS, *HTTP, *QUEUE]

@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conformance.observe import Server, ask
+from conformance.ask import ask
+from conformance.observe import Server
 from conformance.ours import Ours
 from conformance.suite import CASES, differing, justified, record, recorded
 from conformance.triton import Triton
@@ -60,6 +61,7 @@ def _report(triton: dict[str, Any], ours: dict[str, Any]) -> int:
                 print(f"  triton  {json.dumps(theirs)[:200]}\n  ours    {json.dumps(mine)[:200]}")
         print(*(f"  triton  {json.dumps(more)[:200]}\n" for more in triton[name][len(ours[name]) :]), sep="", end="")
     wrong = [f"no reason for: {name}" for name in different if name not in reasons]
+    wrong += [f"a reason for what is alike: {name}" for name in reasons if name in ours and name not in different]
     wrong += [
         f"not as recorded: {who}, {name}"
         for who, seen in (("triton", triton), ("ours", ours))

@@ -9,26 +9,39 @@ from typing import Any
 from hypothesis import strategies as st
 
 from conformance.requests import Request
-from conformance.suite import CASES
+from conformance.suite import HTTP
 
 # Nothing that sleeps for as long as it is told, or that takes a model away from the other tests.
 _LEFT_OUT = ("slow", "unload")
 SEEDS = [
     request
-    for case in CASES
+    for case in HTTP
     for request in case.requests
     if request.wire is None
     and len(request.body or b"") < 10_000
     and not any(word in request.path for word in _LEFT_OUT)
 ]
-_WIRE = [request for case in CASES for request in case.requests if request.wire is not None]
+_WIRE = [request for case in HTTP for request in case.requests if request.wire is not None]
 # By index: hypothesis writes out what it samples from.
 _SEEDS = st.integers(0, len(SEEDS) - 1).map(SEEDS.__getitem__)
 _STREAMS = st.integers(0, len(SEEDS) + len(_WIRE) - 1).map([*SEEDS, *_WIRE].__getitem__)
 ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, 0.5, 1e308, -0.0),
     *("", "x", "y", "FP32", "BYTES", "1", "\x00", "\ud7ff", "é" * 50, "../..", "%00", [], {}, [[]], [{}], {"a": {}}),
-    *([1, 2], [1, [2]], [0], [2**40, 2**40], [[1], [2, 3]], ["a", 1], [None], [True], {"binary_data_size": 2**40}),
+    *(
+        [1, 2],
+        [1, [2]],
+        [0],
+        [2**40, 2**40],
+        [0, 2**63],
+        [0, 2**62, 2**62],
+        [1] * 70,
+        [[1], [2, 3]],
+        ["a", 1],
+        [None],
+        [True],
+        {"binary_data_size": 2**40},
+    ),
     *({"binary_data_size": -1}, {"classification": 10**9}, {"shared_memory_region": "r"}, {"binary_data": True}),
 ]
 _FIELDS = (

@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,20 +24,33 @@ class Server(Protocol):
     """Ours or Triton, running."""
 
     address: tuple[str, int]
+    grpc: int
 
     def restart(self) -> None: ...
 
 
 _NUMPY = {"FP32": "<f4", "FP16": "<f2", "INT64": "<i8", "UINT8": "u1", "BOOL": "?"}
 _MANY = 64
+SEGMENT = Path("/dev/shm/deploy_conformance")  # where Linux has POSIX shared memory
 
 
-def observe(address: tuple[str, int], case: Case) -> list[dict[str, Any]]:
-    """One observation for each reply."""
+def observe(server: Server, case: Case) -> list[dict[str, Any]]:
+    """One observation for each reply, and what the shared memory holds then."""
+    if case.segment is None:
+        return _exchanged(server, case)
+    SEGMENT.write_bytes(case.segment)
+    try:
+        seen = _exchanged(server, case)
+        return [*seen, {"segment": np.frombuffer(SEGMENT.read_bytes(), "<f4").tolist()}]
+    finally:
+        SEGMENT.unlink()
+
+
+def _exchanged(server: Server, case: Case) -> list[dict[str, Any]]:
     if case.stagger is None:
-        replies = [reply for request in case.requests for reply in send(address, request)]
+        replies = [reply for request in case.requests for reply in send(server.address, request)]
     else:
-        replies = send_all(address, case.requests, case.stagger)
+        replies = send_all(server.address, case.requests, case.stagger)
     seen = [observed(reply, case) for reply in replies]
     if case.ordered:
         order = sorted(range(len(replies)), key=lambda index: replies[index].at)
@@ -44,16 +58,8 @@ def observe(address: tuple[str, int], case: Case) -> list[dict[str, Any]]:
     return seen
 
 
-def ask(server: Server, case: Case) -> list[dict[str, Any]]:
-    """:func:`observe`, and whether the server answers afterwards; it is started again where it does not."""
-    seen = observe(server.address, case)
-    if not _answers(server):
-        server.restart()
-        seen.append({"afterwards": "neither the server nor the model answers until it is started again"})
-    return seen
-
-
-def _answers(server: Server) -> bool:
+def answers(server: Server) -> bool:
+    """Whether a plain request to one of the models is answered."""
     try:
         (reply,) = send(server.address, infer(), seconds=5)
     except OSError:
@@ -128,14 +134,15 @@ def _reply_of(document: dict[str, Any], tail: bytes) -> dict[str, Any]:
         size = (fields.pop("parameters", None) or {}).get("binary_data_size")
         if size is not None:
             fields["binary"], (raw, tail) = True, (tail[:size], tail[size:])
-            fields["data"] = _elements(raw, fields["datatype"])
-        fields["data"] = _short(fields["name"], fields["datatype"], fields.get("data"), fields["shape"])
+            fields["data"] = elements(raw, fields["datatype"])
+        fields["data"] = short(fields["name"], fields["datatype"], fields.get("data"), fields["shape"])
         outputs.append(fields)
     rest = {"bytes behind the outputs": len(tail)} if tail else {}
     return {**document, "outputs": outputs, **rest}
 
 
-def _elements(raw: bytes, datatype: str) -> list[Any]:
+def elements(raw: bytes, datatype: str) -> list[Any]:
+    """The elements of a binary tensor."""
     if datatype != "BYTES":
         return np.frombuffer(raw, _NUMPY[datatype]).tolist()
     items = []
@@ -146,7 +153,7 @@ def _elements(raw: bytes, datatype: str) -> list[Any]:
     return items
 
 
-def _short(name: str, datatype: str, data: Any, shape: Sequence[int]) -> Any:
+def short(name: str, datatype: str, data: Any, shape: Sequence[int]) -> Any:
     """Elements as JSON can hold them; many become their hash; the CNN's are those of ONNX Runtime here, or not."""
     if name == "logits" and data and isinstance(data[0], str):
         return [text.split(":", 1)[1] for text in data]  # the scores have as many digits as the machine gives them

@@ -14,7 +14,7 @@ def table() -> str:
     """One row for each reason."""
     rows = ["| case | Triton | ours | why |", "|---|---|---|---|"]
     for row in justified():
-        cases = ", ".join(row["cases"]).replace("|", "\\|")
+        cases = " · ".join(row["cases"]).replace("|", "\\|")
         rows.append(f"| {cases} | {row['triton']} | {row['ours']} | {row['reason']} |")
     different = sum(len(row["cases"]) for row in justified())
     head = f"{len(recorded('ours'))} cases, {len(recorded('ours')) - different} answered alike, {different} not:\n\n"

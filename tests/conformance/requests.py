@@ -39,6 +39,7 @@ class Case:
         about: a regular expression that the error's text must match, for an error is only right for the right reason.
         fields: of a JSON reply, the only ones compared (dotted; ``[]`` goes into a list); None compares all.
         headers: of an error's reply that are compared too.
+        segment: what a segment of shared memory holds before; afterwards it is observed.
         ordered: whether the order in which replies came is part of the observation.
     """
 
@@ -49,6 +50,7 @@ class Case:
     headers: Sequence[str] = ()
     stagger: float | None = None
     ordered: bool = False
+    segment: bytes | None = None
 
 
 def get(path: str, method: str = "GET", **headers: str) -> Request:

@@ -12,11 +12,12 @@ from typing import Any
 
 import tomllib
 
-from conformance import cases_infer, cases_malformed, cases_protocol
+from conformance import cases_grpc, cases_infer, cases_malformed, cases_memory, cases_protocol
 from conformance.requests import Case
 
 FOLDER = Path(__file__).parent
-CASES: tuple[Case, ...] = (*cases_protocol.CASES, *cases_infer.CASES, *cases_malformed.CASES)
+HTTP: tuple[Case, ...] = (*cases_protocol.CASES, *cases_infer.CASES, *cases_malformed.CASES, *cases_memory.CASES)
+CASES = (*HTTP, *cases_grpc.CASES)
 SERVERS = ("triton", "ours")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.observe import ask
+from conformance.ask import ask
 from conformance.ours import Ours
 from conformance.page import PAGE, renewed
 from conformance.suite import CASES, differing, justified, recorded

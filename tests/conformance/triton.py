@@ -21,6 +21,8 @@ from commands import REPOSITORY
 
 from conformance.models import CNN, ECHOES, LABELS, MAX_BATCH, MAX_QUEUE, width, write_cnn
 
+# Of its models' segments of shared memory, which those that are killed leave behind.
+_PREFIX = f"deploy_triton_{os.getpid()}_"
 # With numpy 2 the backend's stub returns empty outputs.
 REQUIRES = ("nvidia-pytriton==0.7.0", "numpy<2", "onnxruntime")
 _TYPES = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "uint8": "UINT8", "bool": "BOOL", "object": "STRING"}
@@ -80,17 +82,23 @@ class Triton:
         self.close()
         self.start()
 
-    def start(self) -> None:
-        venv = environment()
+    def start(self, attempts: int = 3) -> None:
+        """On a busy machine its models' processes may miss each other: it then ends, and is started again."""
+        for attempt in range(attempts):
+            self._launch()
+            try:
+                return self._wait(f"http://127.0.0.1:{self._ports[0]}/v2/health/ready")
+            except BaseException as error:
+                self.close()
+                if attempt == attempts - 1 or not isinstance(error, RuntimeError):
+                    raise
+        return None
+
+    def _launch(self) -> None:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                self._command, env=_environment(venv), stdout=log, stderr=log, start_new_session=True
+                self._command, env=_environment(environment()), stdout=log, stderr=log, start_new_session=True
             )
-        try:
-            self._wait(f"http://127.0.0.1:{self._ports[0]}/v2/health/ready")
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def alive(self) -> bool:
@@ -111,6 +119,8 @@ class Triton:
         with contextlib.suppress(ProcessLookupError):  # the models' processes outlive a server that crashed
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for segment in Path("/dev/shm").glob(f"{_PREFIX}*"):
+            segment.unlink(missing_ok=True)
 
     def __enter__(self) -> Triton:
         return self
@@ -152,6 +162,7 @@ def _command(repository: Path, backends: Path, ports: Sequence[int]) -> list[str
         "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         *named,
+        f"--backend-config=python,shm-region-prefix-name={_PREFIX}",
         "--model-control-mode=explicit",
         "--load-model=*",
         "--exit-timeout-secs=5",
