@@ -1,4 +1,4 @@
-"""A server with HTTP and gRPC on free ports, in a thread of its own."""
+"""A server with HTTP and gRPC on free ports, in a thread of its own; and requests to it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import asyncio
 import threading
 import time
 
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
 import uvicorn
 from serving_fakes import Echo
+from tritonclient.grpc import service_pb2
 
 from deploy.runtime.base import Runner
 from deploy.serving.batcher import BatchSettings
@@ -101,3 +106,25 @@ def eventually(condition, seconds=10.0):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def echo_input(rows=ROWS):
+    tensor = triton.InferInput("x", list(rows.shape), "FP32")
+    tensor.set_data_from_numpy(rows)
+    return [tensor]
+
+
+def asking(rows=ROWS, model="echo", **fields):
+    request = service_pb2.ModelInferRequest(model_name=model, **fields)
+    request.inputs.add(name="x", datatype="FP32", shape=list(rows.shape))
+    request.raw_input_contents.append(rows.tobytes())
+    return request
+
+
+def refused(call, *given, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*given, **options)
+    return caught.value.code(), caught.value.details()

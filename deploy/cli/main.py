@@ -33,6 +33,7 @@ _EXTRAS = {
     **dict.fromkeys(("tensorrt", "cuda"), "gpu"),
     **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
     "onnxruntime": "cpu",
+    "opentelemetry": "otel",
     "tensorrt_rtx": "rtx",
 }
 INTERRUPTED, BUG = 130, 70  # 128 + SIGINT; EX_SOFTWARE of sysexits.h

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deploy.serving.server import Ports
     from deploy.serving.service import Service
     from deploy.serving.shared_memory import Regions
+    from deploy.serving.telemetry import Sink, Telemetry
 
 _SUFFIXES = (".onnx", ".plan")
 
@@ -63,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-seconds", type=float, default=30.0, metavar="S", help="limit for the last answers (default 30)"
     )
+    parser.add_argument(
+        "--access-log", nargs="?", const="-", metavar="FILE", help="a line of JSON for each request (no FILE: stderr)"
+    )
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces to this OTLP/HTTP collector; default: as OTEL_* say"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -77,15 +84,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = BatchSettings(args.max_batch, args.max_delay_ms / 1000, args.queue)
     openers = {name: partial(_open, file, args) for name, file in files.items()}
     repository = Repository(openers, settings, args.drain_seconds)
-    service = Service(repository, regions=_regions(args))
+    telemetry = _telemetry(args)
+    service = Service(repository, regions=_regions(args), telemetry=telemetry)
     key = args.api_key or os.environ.get("DEPLOY_API_KEY") or None
     grpc = _grpc(service, args, key)
 
     ports = {"port": args.http_port, "metrics_port": args.metrics_port, "grpc": grpc}
-    bounds = {"limit": args.drain_seconds, "most_connections": args.max_connections}
+    bounds = {"limit": args.drain_seconds, "most_connections": args.max_connections, "telemetry": telemetry}
     ready, overdue = partial(_ready, console, args.host, list(files)), partial(_give_up, console, args.drain_seconds)
     app = application(service, key=key)
-    if not serve(app, repository, host=args.host, **ports, **bounds, ready=ready, overdue=overdue):
+    try:
+        answered = serve(app, repository, host=args.host, **ports, **bounds, ready=ready, overdue=overdue)
+    finally:
+        telemetry.close()
+    if not answered:
         overdue()
     console.text("drained")
     return 0
@@ -137,7 +149,23 @@ def _ready(console: Console, host: str, models: list[str], ports: Ports) -> None
         console.text(f"metrics on {metrics}")
 
 
+def _telemetry(args: argparse.Namespace) -> Telemetry:
+    from deploy.serving.access_log import access_log
+    from deploy.serving.telemetry import Telemetry, traces_wanted
+
+    sinks: list[Sink] = []
+    if args.otlp_endpoint or traces_wanted(os.environ):
+        from deploy.serving.tracing import tracing  # it needs the extra otel
+
+        sinks.append(tracing(args.otlp_endpoint))
+    if args.access_log:
+        sinks.append(access_log(args.access_log))
+    return Telemetry(sinks)
+
+
 def _check(args: argparse.Namespace) -> None:
+    if args.otlp_endpoint and not args.otlp_endpoint.startswith(("http://", "https://")):
+        raise InputError("--otlp-endpoint is no URL", got=args.otlp_endpoint, expected="http://127.0.0.1:4318")
     for name in ("instances", "threads", "max_connections"):
         value = getattr(args, name)
         if value is not None and value < 1:

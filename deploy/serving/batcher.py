@@ -18,6 +18,7 @@ from deploy.runtime.base import Array, Runner
 from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reason
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
+from deploy.serving.record import Record
 from deploy.serving.statistics import Statistics, Times
 
 _LOG = logging.getLogger("deploy.serving")
@@ -53,6 +54,7 @@ class _Request:
     level: int
     arrived: float
     answer: asyncio.Future[Outputs]
+    record: Record | None = None
     timer: asyncio.TimerHandle | None = None
 
 
@@ -109,7 +111,9 @@ class Batcher:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(instance.thread, execute, instance.runner, [feeds], [rows])
 
-    async def infer(self, feeds: Feeds, *, priority: int = 0, timeout: float | None = None) -> Outputs:
+    async def infer(
+        self, feeds: Feeds, *, priority: int = 0, timeout: float | None = None, record: Record | None = None
+    ) -> Outputs:
         """The outputs of one request of one or more rows.
 
         Cancelling the caller drops a request that has not started.
@@ -118,6 +122,7 @@ class Batcher:
             feeds: the model's inputs.
             priority: 1 to ``priorities``, 1 first; any other is the middle, as Triton has it.
             timeout: seconds that it may wait for its start.
+            record: is told of the rows, the queue and the run.
 
         Raises:
             InputError: the feeds do not fit the model or have more rows than ``max_batch``.
@@ -126,8 +131,10 @@ class Batcher:
             Unavailable: not started, or draining.
         """
         arrived = asyncio.get_running_loop().time()
-        with self._counting_failure(arrived):
+        with self._counting_failure(arrived, record):
             request = self._admit(feeds, priority, arrived)
+            if record is not None:
+                request.record, record.rows = record, request.rows
             self._unanswered.add(request)
             try:
                 self._enqueue(request, timeout)
@@ -137,10 +144,12 @@ class Batcher:
                 self._leave(request)
 
     @contextlib.contextmanager
-    def _counting_failure(self, arrived: float) -> Iterator[None]:
+    def _counting_failure(self, arrived: float, record: Record | None) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
+            if record is not None:
+                record.counted = True
             self.statistics.failed(asyncio.get_running_loop().time() - arrived, failure_reason(error))
             raise
 
@@ -160,9 +169,9 @@ class Batcher:
             raise QueueFull
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, record: Record | None = None) -> Iterator[None]:
         """A place in the queue while a request is made ready for :meth:`infer`; raises :class:`QueueFull`."""
-        with self._counting_failure(asyncio.get_running_loop().time()):
+        with self._counting_failure(asyncio.get_running_loop().time(), record):
             self._check_room()
         self._prepared += 1
         try:
@@ -239,7 +248,10 @@ class Batcher:
         run.add_done_callback(self._runs.discard)
 
     async def _run(self, instance: _Instance, batch: list[_Request]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         await self._execute(instance, batch)
+        self.statistics.busy += loop.time() - started
         self._runs.discard(asyncio.current_task())
         self._idle.append(instance)
         self._dispatch()
@@ -267,6 +279,8 @@ class Batcher:
         now = asyncio.get_running_loop().time()
         for request, outputs in zip(batch, answers):
             if not request.answer.done():
+                if request.record is not None:
+                    request.record.ran(started - request.arrived, times)
                 request.answer.set_result(outputs)
                 self.statistics.succeeded(now - request.arrived, started - request.arrived, times)
 

@@ -23,10 +23,12 @@ from deploy.serving.errors import (
     UnknownRegion,
     Unsupported,
 )
+from deploy.serving.grpc_observed import observed
 from deploy.serving.grpc_service import Methods
 from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.protobuf import message, services
 from deploy.serving.service import Service
+from deploy.serving.telemetry import Telemetry
 
 _LOG = logging.getLogger("deploy.serving")
 _CODES = grpc.StatusCode
@@ -48,6 +50,7 @@ _OPEN = (
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
 )
+_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _STREAMED = 64  # requests of one stream that are under way; more stay with the client
 
 
@@ -69,14 +72,20 @@ def _parsed(kind: Any, data: bytes) -> Any:
         raise InputError("Unable to parse request") from error
 
 
-def _unary(method: Any, handler: Callable[[Any], Awaitable[Any]]) -> grpc.RpcMethodHandler:
+def _unary(method: Any, path: str, handler: Callable[[Any], Awaitable[Any]], told: Telemetry) -> grpc.RpcMethodHandler:
     kind = message(method.input_type.full_name)
 
     async def call(data: bytes, context: Any) -> Any:
-        try:
-            return (await handler(_parsed(kind, data))).SerializeToString()
-        except Exception as error:  # noqa: BLE001 - every error is a status
-            await context.abort(*_failure(error, method.full_name))
+        with observed(told, path, context) as record:
+            record.bytes_in = len(data)
+            try:
+                reply = (await handler(_parsed(kind, data))).SerializeToString()
+            except Exception as error:  # noqa: BLE001 - every error is a status
+                code, why = _failure(error, method.full_name)
+                record.status = code.name
+                await context.abort(code, why)
+            record.bytes_out = len(reply)
+            return reply
 
     return grpc.unary_unary_rpc_method_handler(call)
 
@@ -84,39 +93,49 @@ def _unary(method: Any, handler: Callable[[Any], Awaitable[Any]]) -> grpc.RpcMet
 class _Streams:
     """ModelStreamInfer: a reply for each request, in their order, while later ones already run."""
 
-    def __init__(self, infer: Callable[[Any], Awaitable[Any]]) -> None:
-        self._infer = infer
+    def __init__(self, infer: Callable[[Any], Awaitable[Any]], told: Telemetry) -> None:
+        self._infer, self._told = infer, told
         self._readers: set[asyncio.Task[None]] = set()
 
     async def serve(self, _: object, context: Any) -> None:
         """One stream. When the server stops it ends behind the replies to what was read."""
         answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_STREAMED)
-        reader = asyncio.create_task(self._read(context, answers, room))
+        room, running = asyncio.Semaphore(_STREAMED), set[asyncio.Task[bytes]]()
+
+        async def read() -> None:
+            try:
+                while await room.acquire() and (data := await context.read()) is not grpc.aio.EOF:
+                    task = asyncio.create_task(self._answer(data, context))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                    answers.put_nowait(task)
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
         self._readers.add(reader)
-        running: asyncio.Task[bytes] | None = None
         try:
-            while (running := await answers.get()) is not None:
-                await context.write(await running)
+            while (answer := await answers.get()) is not None:
+                await context.write(await answer)
                 room.release()
         finally:
             self._readers.discard(reader)
-            reader.cancel()
-            while running is not None:
-                running.cancel()
-                running = None if answers.empty() else answers.get_nowait()
+            for task in (reader, *running):
+                task.cancel()
         if reader.cancelled():
             await context.abort(_CODES.UNAVAILABLE, "the server stops")
 
-    async def _read(self, context: Any, answers: asyncio.Queue[asyncio.Task[bytes] | None], room: Any) -> None:
-        try:
-            while await room.acquire() and (data := await context.read()) is not grpc.aio.EOF:
-                answers.put_nowait(asyncio.create_task(self._answer(data)))
-        finally:
-            answers.put_nowait(None)
-
-    async def _answer(self, data: bytes) -> bytes:
+    async def _answer(self, data: bytes, context: Any) -> bytes:
         """The reply to one request; an error is one too, and the stream goes on."""
+        with observed(self._told, _STREAM, context) as record:
+            record.bytes_in = len(data)
+            reply, code = await self._reply(data)
+            record.status, record.bytes_out = code.name, len(reply)
+            return reply
+
+    async def _reply(self, data: bytes) -> tuple[bytes, grpc.StatusCode]:
+        """Also the status that it would have as a call of its own."""
+        code = _CODES.OK
         reply = message("inference.ModelStreamInferResponse")()
         identifier = ""
         try:
@@ -125,20 +144,22 @@ class _Streams:
             reply.infer_response.CopyFrom(await self._infer(request))
             reply.infer_response.parameters["triton_final_response"].bool_param = True
         except Exception as error:  # noqa: BLE001 - every error is a reply
-            reply.error_message = _failure(error, "ModelStreamInfer")[1]
+            code, reply.error_message = _failure(error, "ModelStreamInfer")
             reply.infer_response.id = identifier
-        return bytes(reply.SerializeToString())
+        return bytes(reply.SerializeToString()), code
 
     def stop(self) -> None:
         for reader in self._readers:
             reader.cancel()
 
 
-def _refusing(code: grpc.StatusCode, why: str) -> grpc.RpcMethodHandler:
+def _refusing(code: grpc.StatusCode, why: str, method: str, told: Telemetry) -> grpc.RpcMethodHandler:
     """Refuses before anything of the request is read."""
 
     async def refuse(_: object, context: Any) -> None:
-        await context.abort(code, why)
+        with observed(told, method, context) as record:
+            record.status = code.name
+            await context.abort(code, why)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 
@@ -148,31 +169,31 @@ class Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
 
     def __init__(self, service: Service, key: str | None) -> None:
         methods = Methods(service)
-        self._streams = _Streams(methods.model_infer)
-        self._handlers = dict(_handlers(methods, self._streams))
-        self._key, self._no_key = key, _refusing(_CODES.UNAUTHENTICATED, NO_KEY)
-        self._unsupported = _refusing(_CODES.UNIMPLEMENTED, "this extension is not supported")
+        self._key, self._told = key, service.telemetry
+        self._streams = _Streams(methods.model_infer, self._told)
+        self._handlers = dict(_handlers(methods, self._streams, self._told))
 
     def service(self, details: Any) -> grpc.RpcMethodHandler:
         if self._key is not None and details.method not in _OPEN:
             given = dict(details.invocation_metadata or ()).get("authorization", "")
             if not has_key(str(given), self._key):
-                return self._no_key
-        return self._handlers.get(details.method, self._unsupported)
+                return _refusing(_CODES.UNAUTHENTICATED, NO_KEY, details.method, self._told)
+        handler = self._handlers.get(details.method)
+        return handler or _refusing(_CODES.UNIMPLEMENTED, "this extension is not supported", details.method, self._told)
 
     def stop(self) -> None:
         """End the streams."""
         self._streams.stop()
 
 
-def _handlers(methods: Methods, streams: _Streams) -> Iterator[tuple[str, grpc.RpcMethodHandler]]:
+def _handlers(methods: Methods, streams: _Streams, told: Telemetry) -> Iterator[tuple[str, grpc.RpcMethodHandler]]:
     for service in services():
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             if method.client_streaming:
                 yield path, grpc.stream_stream_rpc_method_handler(streams.serve)
             else:
-                yield path, _unary(method, getattr(methods, _pythonic(method.name)))
+                yield path, _unary(method, path, getattr(methods, _pythonic(method.name)), told)
 
 
 def _pythonic(name: str) -> str:

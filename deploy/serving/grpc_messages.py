@@ -16,7 +16,7 @@ from deploy.runtime.base import Array
 from deploy.serving.messages import InferReply, InferRequest, asked_for, waiting
 from deploy.serving.protobuf import message
 from deploy.serving.shared_memory import Access
-from deploy.serving.tensors import DTYPES, NAMES, describe, from_bytes, in_range, objects, shaped, to_bytes
+from deploy.serving.tensors import DTYPES, NAMES, describe, from_bytes, in_range, objects, read_shape, shaped, to_bytes
 
 # Type → the field of InferTensorContents that holds its elements, and the elements' type there. FP16 has none.
 _CONTENTS = {
@@ -75,12 +75,11 @@ def _inputs(inputs: Sequence[Any], raw: Sequence[bytes], shared: Access) -> dict
 
 
 def _input(tensor: Any, contents: Iterator[bytes] | None, shared: Access) -> Array:
-    name, shape, dtype = tensor.name, list(tensor.shape), DTYPES.get(tensor.datatype)
+    name, dtype = tensor.name, DTYPES.get(tensor.datatype)
     if dtype is None:
         expected = ", ".join(DTYPES)
         raise InputError(f"the datatype of input '{name}' is not known", got=tensor.datatype, expected=expected)
-    if any(dim < 0 for dim in shape):
-        raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
+    shape = read_shape(name, list(tensor.shape))
     place = shared.placement(parameters_of(tensor.parameters))
     if place is not None:
         return from_bytes(name, shared.read(place), dtype, shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc.aio
 
 from deploy.errors import MachineError
@@ -42,8 +44,16 @@ class GrpcServer:
         await self._server.start()
         return int(port)
 
-    async def stop(self, limit: float) -> None:
-        """Refuse new calls, end the streams behind their answers; what runs after ``limit`` seconds is cut off."""
-        if self._server is not None:
-            self._router.stop()
-            await self._server.stop(limit)
+    async def stop(self, limit: float) -> bool:
+        """Refuse new calls, end the streams behind their answers; what runs after ``limit`` seconds is cut off.
+
+        Returns:
+            Whether all calls had ended by then.
+        """
+        if self._server is None:
+            return True
+        self._router.stop()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit
+        await self._server.stop(limit)
+        return loop.time() < end

@@ -10,6 +10,7 @@ from deploy.serving.descriptions import model_config, model_metadata, model_stat
 from deploy.serving.errors import UnknownModel, Unsupported
 from deploy.serving.grpc_messages import read_message, write_message
 from deploy.serving.protobuf import message
+from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 
@@ -62,7 +63,9 @@ class Methods:
 
     async def model_infer(self, request: Any) -> Any:
         model = self._repository.model(request.model_name, request.model_version)
-        return write_message(await self._service.infer(model, read_message(request, self._service.shared())))
+        asked = read_message(request, self._service.shared())
+        current().end("parse")
+        return write_message(await self._service.infer(model, asked))
 
     async def repository_index(self, request: Any) -> Any:
         return _document("RepositoryIndex", {"models": self._repository.index(request.ready)})

@@ -11,6 +11,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +25,8 @@ from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
 from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.messages import read_request, write_reply
+from deploy.serving.observed import Observed
+from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 
@@ -103,8 +106,10 @@ class _Handlers:
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
         body = await read_body(request, self._limits.body, self._limits.body_seconds)
+        current().end("read")
         header = request.headers.get("inference-header-content-length")
         asked = read_request(body, header, model.batcher.inputs, self._service.shared())
+        current().end("parse")
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
         reply, headers = await compressed(reply, request.headers.get("accept-encoding", ""))
@@ -117,6 +122,7 @@ class _Handlers:
         """An image (the body itself, or a form's field ``image``) → its classes or boxes."""
         model, count = self._model(request), _top_k(request)
         file = await self._image(request)
+        current().end("parse")
         answer = await _while_connected(request, self._service.classify(model, file, count))
         return _json({"model_name": model.name, "model_version": model.version, **answer})
 
@@ -150,7 +156,9 @@ class _Handlers:
         return fields
 
     async def _body(self, request: Request) -> bytes:
-        return bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
+        body = bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
+        current().end("read")
+        return body
 
 
 def _top_k(request: Request) -> int:
@@ -247,7 +255,8 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _failed})
+    observed = [Middleware(Observed, service.telemetry)]
+    app = Starlette(routes=routes, middleware=observed, exception_handlers={HTTPException: _failed})
     app.router.redirect_slashes = False  # clients of the protocol follow no redirects
     return app
 

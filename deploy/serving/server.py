@@ -23,6 +23,7 @@ from deploy.serving.gate import Gate
 from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
+from deploy.serving.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -92,18 +93,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        done = all(await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc(self._drain.left())))
+        done, called = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
         drained = await self._repository.drain(self._drain.left())
         # uvicorn closes what is idle, and waits until the replies of the others have gone.
         self.config.timeout_graceful_shutdown = max(GRACE_SECONDS / 2, self._drain.left())  # type: ignore[assignment]
         await super().shutdown(sockets)
-        self.answered = done and drained and not unsent(self.server_state.connections)
+        self.answered = done and called and drained and not unsent(self.server_state.connections)
 
-    async def _stop_grpc(self, limit: float) -> bool:
-        """Whether all calls ended by themselves."""
-        if self._grpc is not None:
-            await self._grpc.stop(limit)
-        return limit == 0 or self._drain.left() > 0
+    async def _stop_grpc(self) -> bool:
+        return self._grpc is None or await self._grpc.stop(self._drain.left())
 
 
 def serve(
@@ -116,6 +114,7 @@ def serve(
     grpc: GrpcServer | None = None,
     limit: float,
     ready: Callable[[Ports], None],
+    telemetry: Telemetry,
     most_connections: int = 1000,
     overdue: Callable[[], None] | None = None,
 ) -> bool:
@@ -129,6 +128,7 @@ def serve(
         grpc: over the same ``repository``; None for HTTP alone.
         limit: seconds from the first signal until all accepted requests are answered and their replies have gone.
         ready: called with the ports when all models are loaded.
+        telemetry: what the application and gRPC count, for the metrics.
         most_connections: clients beyond them get 503.
         overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
@@ -147,7 +147,7 @@ def serve(
         if metrics_port is not None:
             listening.append(stack.enter_context(_open(host, metrics_port, "--metrics-port")))
             ports.metrics = _port(listening[1])
-            app = by_port(app, ports.metrics, metrics_application(repository))
+            app = by_port(app, ports.metrics, metrics_application(repository, telemetry))
         if grpc is not None and grpc.port:
             _open(host, grpc.port, "--grpc-port").close()  # gRPC would say less, and on several lines
         config = _config(app, limit)

@@ -25,6 +25,7 @@ DTYPES = {
     "BYTES": "object",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MOST_ELEMENTS = 1 << 60  # what numpy can address
 _NAMES_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}  # numpy takes microseconds to name a dtype
 _LENGTH = struct.Struct("<I")
 _MAX_RANK = 32  # numpy 1's; numpy 2 has 64
@@ -75,9 +76,15 @@ def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
         raise InputError("an input is an object with a name, a datatype, a shape and data")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
-    if not isinstance(shape, list) or len(shape) > _MAX_RANK or any(type(dim) is not int or dim < 0 for dim in shape):
-        raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
-    return name, DTYPES[datatype], shape, parameters
+    return name, DTYPES[datatype], read_shape(name, shape), parameters
+
+
+def read_shape(name: str, shape: object) -> list[int]:
+    """Raises :class:`InputError` unless ``shape`` is a list of counts that an array can have, empty ones too."""
+    counts: list[int] = shape if isinstance(shape, list) and len(shape) <= _MAX_RANK else [-1]
+    if any(type(dim) is not int or dim < 0 for dim in counts) or math.prod(d or 1 for d in counts) >= _MOST_ELEMENTS:
+        raise InputError(f"the shape of input '{name}' is a list of counts", got=str(shape)[:80])
+    return counts
 
 
 def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
@@ -170,6 +177,8 @@ def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
     """The classification extension: each row's ``count`` largest as ``value:index`` or ``value:index:label``."""
     if array.dtype == object:
         raise InputError("BYTES have no classes")
+    if not array.size:
+        raise InputError("an empty output has no classes")
     rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
     digits = "f" if array.dtype.kind == "f" else "d"
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
+import grpc as grpcio
 import httpx
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ import pytest
 import tritonclient.grpc
 from commands import REPOSITORY, environment
 from graphs import old_graph
+from tritonclient.grpc import service_pb2_grpc
 
 from deploy.cli.main import main
 from deploy.runtime.open import open_runner
@@ -32,6 +35,7 @@ def folder(tmp_path):
 def test_a_folder_is_served_and_sigterm_drains(folder):
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command = [sys.executable, "-m", "deploy", "serve", str(folder), *ports, "--threads", "1"]
+    done = threading.Event()
     env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
         try:
@@ -60,9 +64,15 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             assert 'nv_inference_count{model="one",version="1"} 4.0\n' in counted.text
             assert httpx.get(metrics.replace("/metrics", "/v2")).status_code == 404
             assert httpx.get(f"{address}/metrics").status_code == 404
-            server.send_signal(signal.SIGTERM)
-            out, err = server.communicate(timeout=60)
+            with grpcio.insecure_channel(grpc.split()[-1]) as channel:
+                # A stream on which nothing happens does not hold the end up.
+                stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(done.wait, True))
+                assert httpx.get(f"{address}/v2/health/ready").status_code == 200
+                server.send_signal(signal.SIGTERM)
+                out, err = server.communicate(timeout=20)
+                assert stream.code() == grpcio.StatusCode.UNAVAILABLE
         finally:
+            done.set()
             if server.poll() is None:
                 os.kill(server.pid, signal.SIGKILL)
     assert (server.returncode, out, err) == (0, "drained\n", "")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import queue
 import re
-import threading
 
 import grpc
 import numpy as np
@@ -14,12 +12,11 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from PIL import Image
-from serving_live import BothLive, eventually
+from serving_live import ROWS, BothLive, asking, echo_input, refused
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
-ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 # Triton's own proto says these; numpy's names say the same of the arrays.
 DATATYPES = {"bool": "BOOL", "object": "BYTES"} | {name: re.sub(r"^FLOAT", "FP", name.upper()) for name in NUMBERS}
 
@@ -32,37 +29,9 @@ def live():
 
 
 @pytest.fixture
-def held():
-    """A server of its own, whose network waits until ``echo.gate`` is set."""
-    server = BothLive(queue=1)
-    server.echo.gate.clear()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def stub(live):
     with grpc.insecure_channel(live.grpc) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-
-def echo_input(rows=ROWS):
-    tensor = triton.InferInput("x", list(rows.shape), "FP32")
-    tensor.set_data_from_numpy(rows)
-    return [tensor]
-
-
-def asking(rows=ROWS, model="echo", **fields):
-    request = service_pb2.ModelInferRequest(model_name=model, **fields)
-    request.inputs.add(name="x", datatype="FP32", shape=list(rows.shape))
-    request.raw_input_contents.append(rows.tobytes())
-    return request
-
-
-def refused(call, *given, **options):
-    with pytest.raises(grpc.RpcError) as caught:
-        call(*given, **options)
-    return caught.value.code(), caught.value.details()
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -159,6 +128,15 @@ def test_encoded_images_and_classes(live):
     assert [output.name for output in result.get_response().outputs] == ["max", "mean"]
     assert result.as_numpy("max").shape == (2, 3)
     assert [text[0].split(b":")[1] for text in result.as_numpy("mean")] == [b"0", b"2"]
+
+
+@pytest.mark.parametrize(("dtype", "shape", "raw"), [("object", [1, 1], b"\1\0\0\0a"), ("float32", [1, 0], b"")])
+def test_what_has_no_classes_is_told_so(stub, dtype, shape, raw):
+    request = service_pb2.ModelInferRequest(model_name=f"same_{dtype}", raw_input_contents=[raw])
+    request.inputs.add(name="x", datatype=DATATYPES[dtype], shape=shape)
+    request.outputs.add(name="y").parameters["classification"].int64_param = 1
+    code, details = refused(stub.ModelInfer, request)
+    assert (code, "no classes" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 def test_metadata_config_and_statistics(live):
@@ -274,6 +252,8 @@ BAD = {
     "negative": (with_shape(-2, -3), "INVALID_ARGUMENT"),
     "shape": (with_shape(2, 4), "INVALID_ARGUMENT"),
     "huge shape": (with_shape(1 << 62, 1 << 62), "INVALID_ARGUMENT"),
+    "empty and huge": (with_shape(0, 1 << 62, 1 << 62), "INVALID_ARGUMENT"),
+    "axes": (with_shape(*[1] * 100), "INVALID_ARGUMENT"),
     "batch": (asking(np.ones((5, 1), np.float32)), "INVALID_ARGUMENT"),
     "raw and typed": (with_both(), "INVALID_ARGUMENT"),
     "no raw": (with_raw(), "INVALID_ARGUMENT"),
@@ -371,125 +351,3 @@ def test_only_who_has_the_key_is_answered():
             assert refused(list, stub.ModelStreamInfer(iter([asking()])))[0] == grpc.StatusCode.UNAUTHENTICATED
     finally:
         live.close()
-
-
-def one(tag):
-    return asking(np.full((1, 1), tag, np.float32))
-
-
-def test_a_full_queue_a_timeout_a_deadline_and_a_client_that_leaves(held):
-    batcher = held.repository.model("echo").batcher
-    with grpc.insecure_channel(held.grpc) as channel:
-        infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-        runs = infer.future(one(99))
-        assert held.echo.entered.acquire(timeout=10)
-        late = one(1)
-        late.parameters["timeout"].int64_param = 1000
-        assert refused(infer, late) == (grpc.StatusCode.UNAVAILABLE, "Request timeout expired")
-        leaves = infer.future(one(2))
-        eventually(lambda: batcher.waiting == 1)
-        assert refused(infer, one(3)) == (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
-        leaves.cancel()
-        eventually(lambda: batcher.waiting == 0)
-        assert refused(infer, one(4), timeout=0.1)[0] == grpc.StatusCode.DEADLINE_EXCEEDED
-        eventually(lambda: batcher.waiting == 0)
-        held.echo.gate.set()
-        assert triton.InferResult(runs.result()).as_numpy("y").tolist() == [[198]]
-    assert held.echo.batches == [[99]]
-    assert batcher.statistics.failures["CANCELED"].count == 2
-
-
-def test_a_stream_has_a_reply_for_each_request_in_order(live):
-    replies: queue.Queue = queue.Queue()
-    with triton.InferenceServerClient(live.grpc) as client:
-        client.start_stream(lambda result, error: replies.put((result, error)))
-        for tag in range(200):
-            client.async_stream_infer("echo", echo_input(np.full((1, 1), tag, np.float32)), request_id=str(tag))
-        for tag in range(200):
-            result, error = replies.get(timeout=30)
-            assert error is None
-            response = result.get_response()
-            assert response.id == str(tag)
-            assert response.parameters["triton_final_response"].bool_param
-            assert result.as_numpy("y").item() == tag * 2
-        client.stop_stream()
-
-
-def test_an_error_in_a_stream_is_a_reply_and_the_stream_goes_on(stub):
-    given = [asking(id="1"), asking(id="2", model="nothing"), BAD["batch"][0], asking(id="3")]
-    replies = list(stub.ModelStreamInfer(iter(given)))
-    assert [reply.infer_response.id for reply in replies] == ["1", "2", "", "3"]
-    assert replies[1].error_message == "Request for unknown model: 'nothing' is not found"
-    assert "batch does not fit" in replies[2].error_message
-    assert [bool(reply.error_message) for reply in replies] == [False, True, True, False]
-
-
-def test_tritonclient_aio_streams(live):
-    async def check():
-        async def requests():
-            for tag in range(5):
-                yield {"model_name": "echo", "inputs": echo_input(np.full((1, 1), tag, np.float32))}
-
-        async with triton_aio.InferenceServerClient(live.grpc) as client:
-            found = [(result.as_numpy("y").item(), error) async for result, error in client.stream_infer(requests())]
-        assert found == [(tag * 2, None) for tag in range(5)]
-
-    asyncio.run(check())
-
-
-def test_requests_of_one_stream_run_together(held):
-    with grpc.insecure_channel(held.grpc) as channel:
-        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer
-        release = threading.Event()
-
-        def requests():
-            yield one(1)
-            yield one(2)
-            release.wait(10)
-
-        replies = stream(requests())
-        assert held.echo.entered.acquire(timeout=10)
-        eventually(lambda: held.repository.model("echo").batcher.waiting == 1)
-        held.echo.gate.set()
-        assert [triton.InferResult(next(replies).infer_response).as_numpy("y").item() for _ in range(2)] == [2, 4]
-        release.set()
-        assert list(replies) == []
-
-
-def test_a_stream_that_is_cancelled_drops_what_waits(held):
-    batcher = held.repository.model("echo").batcher
-    with grpc.insecure_channel(held.grpc) as channel:
-        replies = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([one(1), one(2)]))
-        assert held.echo.entered.acquire(timeout=10)
-        eventually(lambda: batcher.waiting == 1)
-        replies.cancel()
-        eventually(lambda: batcher.waiting == 0)
-        held.echo.gate.set()
-    assert held.echo.batches == [[1]]
-
-
-def test_drain_answers_what_was_accepted_ends_streams_and_refuses_the_rest(held):
-    with grpc.insecure_channel(held.grpc) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        release = threading.Event()
-
-        def requests():
-            yield one(1)
-            release.wait(10)  # the client would go on
-
-        replies = stub.ModelStreamInfer(requests())
-        assert held.echo.entered.acquire(timeout=10)
-        waits = stub.ModelInfer.future(one(2))
-        eventually(lambda: held.repository.model("echo").batcher.waiting == 1)
-        held.stop()
-        eventually(lambda: not held.repository.model("echo").batcher.ready)
-        assert refused(stub.ModelInfer, one(3))[0] == grpc.StatusCode.UNAVAILABLE
-        held.echo.gate.set()
-        assert triton.InferResult(next(replies).infer_response).as_numpy("y").item() == 2
-        assert triton.InferResult(waits.result()).as_numpy("y").item() == 4
-        with pytest.raises(grpc.RpcError) as ended:
-            next(replies)
-        assert (ended.value.code(), ended.value.details()) == (grpc.StatusCode.UNAVAILABLE, "the server stops")
-        release.set()
-    held.close()
-    assert held.answered

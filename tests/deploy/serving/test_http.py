@@ -17,31 +17,14 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 import uvicorn
 from PIL import Image
-from serving_fakes import Echo
+from serving_fakes import Colours, Echo
 from tritonclient.utils import InferenceServerException
 
-from deploy.runtime.base import Runner
 from deploy.serving.batcher import BatchSettings
 from deploy.serving.connection import Connection
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
-from deploy.specs import TensorSpec
-
-
-class Colours(Runner):
-    """Mean of each channel of an image."""
-
-    backend, execution = "fake", "fake"
-    inputs = (TensorSpec("input", "float32", ("batch", 3, 8, 8)),)
-    outputs = (TensorSpec("logits", "float32", ("batch", 3)),)
-
-    def infer(self, feeds):
-        self.check(feeds)
-        return {"logits": feeds["input"].mean(axis=(2, 3))}
-
-    def close(self):
-        pass
 
 
 def broken():
@@ -214,6 +197,8 @@ BAD = {
     "dtype unknown": (INFER, asking(datatype="FP8"), {}, 400),
     "rank": (INFER, asking(shape=[2]), {}, 400),
     "negative": (INFER, asking(shape=[-1, 2]), {}, 400),
+    "empty and huge": (INFER, asking(shape=[0, 1 << 62, 1 << 62], data=[]), {}, 400),
+    "axes without end": (INFER, asking(shape=[1 << 60] * 4000), {}, 400),
     "too few": (INFER, asking(data=[1]), {}, 400),
     "ragged": (INFER, asking(data=[[1], [2, 3]]), {}, 400),
     "texts": (INFER, asking(data=["1", "2"]), {}, 400),
