@@ -178,7 +178,9 @@ class Client:
             self.ledger.judge(asks.pop(0), *answer, stopping=self.stopping)
             if timed and answer[0] == 200:
                 self.ledger.seconds.append(time.monotonic() - start)
-            if answer[1].get("connection") == "close" and not asks:
+            if answer[1].get("connection") == "close":
+                if self.stopping:  # those behind it are told so: their turn had not come
+                    asks.clear()
                 raise ConnectionResetError
 
     @contextlib.contextmanager
