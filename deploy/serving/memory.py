@@ -15,8 +15,7 @@ def keep_freed_memory() -> bool:
     """Let malloc keep freed memory; whether that could be set (glibc has it, musl and others do not).
 
     It keeps up to 64 MiB in each of its arenas, of which threads then share four: by default each thread may have one.
-
-    By default a buffer of a request's size goes back to the system when it is freed, and the next one's pages are
+    By default, too, a buffer of a request's size goes back to the system when it is freed, and the next one's pages are
     mapped and zeroed again, one fault each: for bodies of 600 KB that is most of what receiving them costs.
     """
     try:
@@ -25,4 +24,4 @@ def keep_freed_memory() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
     options = ((_M_MMAP_THRESHOLD, _MAPPED), (_M_TRIM_THRESHOLD, _KEPT), (_M_ARENA_MAX, _ARENAS))
-    return all([mallopt(option, value) for option, value in options])
+    return all(mallopt(option, value) for option, value in options)
