@@ -13,6 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from deploy.errors import DeployError, InputError
+from deploy.serving.access import NO_KEY, has_key
 from deploy.serving.errors import (
     AlreadyRegistered,
     QueueFull,
@@ -26,7 +27,6 @@ from deploy.serving.errors import (
 )
 from deploy.serving.grpc_observed import observed
 from deploy.serving.grpc_service import Methods
-from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.protobuf import message, services
 from deploy.serving.service import Service
 from deploy.serving.telemetry import Telemetry

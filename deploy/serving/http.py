@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
+from deploy.serving.access import NO_KEY, has_key, of_another_site
 from deploy.serving.bodies import SlowBody, compressed, read_body
 from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
@@ -32,7 +33,6 @@ from deploy.serving.errors import (
 )
 from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
-from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.messages import read_request, write_reply
 from deploy.serving.observed import Observed
 from deploy.serving.record import current
@@ -216,11 +216,13 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
-    """``handler`` with its errors as replies, behind the API key where there is one."""
+    """``handler`` with its errors as replies, for those who may ask."""
 
     async def endpoint(request: Request) -> Response:
         if key is not None and not open_to_all and not has_key(request.headers.get("authorization", ""), key):
             return _json({"error": NO_KEY}, 401)
+        if of_another_site(request.headers.get("origin"), request.headers.get("host")):
+            return _json({"error": "pages of other sites may not ask; a proxy must pass the Host header on"}, 403)
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - every error is a reply

@@ -255,6 +255,18 @@ def test_only_who_has_the_key_is_answered():
         server.close()
 
 
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "http://127.0.0.1:1", "null", ""])
+def test_a_page_of_another_site_can_do_nothing(live, origin):
+    reply = live.http.post("/v2/repository/models/colours/unload", headers={"Origin": origin})
+    assert reply.status_code == 403
+    assert live.http.get("/v2/models/colours/ready").status_code == 200
+
+
+def test_a_page_of_the_server_itself_may_ask(live):
+    own = {"Origin": f"http://{live.address}"}
+    assert live.http.post("/v2/repository/index", headers=own).status_code == 200
+
+
 def test_a_full_queue_a_deadline_and_a_client_that_leaves():
     async def check():
         echo, batcher = live.echo, live.repository.model("echo").batcher
