@@ -22,6 +22,7 @@ from deploy.serving.descriptions import model_config, model_metadata, model_stat
 from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
 from deploy.serving.images import TOP_K
 from deploy.serving.messages import read_request, write_reply
+from deploy.serving.page import page_routes
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 
@@ -204,7 +205,7 @@ def _has_key(request: Request, key: str) -> bool:
 
 
 def application(service: Service, *, key: str | None = None) -> Starlette:
-    """The ASGI application. With ``key``, everything but health wants ``Authorization: Bearer KEY``."""
+    """The ASGI application. With ``key``, everything but health and the page wants ``Authorization: Bearer KEY``."""
     handlers = _Handlers(service)
     get: list[tuple[str, Handler]] = [
         ("/v2/health/live", handlers.live),
@@ -233,7 +234,7 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _failed})
+    return Starlette(routes=[*routes, *page_routes()], exception_handlers={HTTPException: _failed})
 
 
 def _of_model(tail: str, handler: Handler) -> list[tuple[str, Handler]]:
