@@ -34,7 +34,10 @@ def model_metadata(model: Model) -> dict[str, Any]:
 
 
 def model_config(model: Model) -> dict[str, Any]:
-    """Triton's ModelConfig: ``dims`` are without the batch axis where ``max_batch_size`` is above 0."""
+    """Triton's ModelConfig: ``dims`` are without the batch axis where ``max_batch_size`` is above 0.
+
+    ``parameters`` hold what the manifest tells of the model and the protocol has no field for.
+    """
     batcher, settings = model.batcher, model.batcher.settings
     config = {
         "name": model.name,
@@ -58,6 +61,10 @@ def model_config(model: Model) -> dict[str, Any]:
             "priority_levels": settings.priorities,
             "default_queue_policy": queue,
         }
+    manifest = batcher.runner.manifest
+    if manifest is not None:
+        told = {"task": manifest.task, "precision": str(manifest.precision), "weights": manifest.weights.source}
+        config["parameters"] = {name: {"string_value": value} for name, value in told.items()}
     return config
 
 

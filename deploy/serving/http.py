@@ -35,6 +35,7 @@ from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
 from deploy.serving.messages import read_request, write_reply
 from deploy.serving.observed import Observed
+from deploy.serving.page import page_routes
 from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
@@ -232,7 +233,7 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
 
 
 def application(service: Service, *, key: str | None = None) -> Starlette:
-    """The ASGI application. With ``key``, everything but health wants ``Authorization: Bearer KEY``."""
+    """The ASGI application. With ``key``, everything but health and the page wants ``Authorization: Bearer KEY``."""
     handlers, regions = _Handlers(service), RegionHandlers(service)
     get: list[tuple[str, Handler]] = [
         ("/v2/health/live", handlers.live),
@@ -266,8 +267,8 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    observed = [Middleware(Observed, service.telemetry)]
-    app = Starlette(routes=routes, middleware=observed, exception_handlers={HTTPException: _failed})
+    observed, failed = [Middleware(Observed, service.telemetry)], {HTTPException: _failed}
+    app = Starlette(routes=[*routes, *page_routes()], middleware=observed, exception_handlers=failed)
     app.router.redirect_slashes = False  # clients of the protocol follow no redirects
     return app
 

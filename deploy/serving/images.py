@@ -29,7 +29,10 @@ def preprocessing_of(runner: Runner) -> Preprocessing:
         InputError: it does not take images.
     """
     own = runner.manifest.preprocessing if runner.manifest else None
-    return own or default_preprocessing(runner.inputs)
+    try:
+        return own or default_preprocessing(runner.inputs)
+    except InputError as error:  # its words are for the commands, which can be told more
+        raise InputError("images cannot be prepared for this model", got=error.got, expected=error.expected) from error
 
 
 def prepare(runner: Runner, files: Sequence[bytes], max_pixels: int) -> tuple[dict[str, Array], list[Fit]]:
