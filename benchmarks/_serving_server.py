@@ -62,7 +62,7 @@ class Server:
             time.sleep(0.05)
 
     def _tail(self) -> str:
-        return Path(self._log.name).read_text(errors="replace")[-2000:]
+        return Path(self._log.name).read_text(errors="replace")[-20000:]
 
     def line(self) -> str:
         """The next line that it prints."""

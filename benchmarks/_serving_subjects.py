@@ -77,7 +77,11 @@ def triton(setup: Setup) -> Server:
     site = next(python.parents[1].glob("lib/python*/site-packages"))
     home, repository = site / "pytriton" / "tritonserver", _triton_repository(setup)
     command = [home / "bin" / "tritonserver", f"--model-repository={repository}"]
-    command += [f"--backend-directory={home / 'backends'}", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
+    command += [
+        f"--backend-directory={_triton_backends(setup, home, site.parent.name)}",
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+    ]
     command += [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--exit-timeout-secs=5"]
     paths = [str(path) for path in (ROOT, PEERS, site)]
     own = {
@@ -87,6 +91,15 @@ def triton(setup: Setup) -> Server:
         "log": str(setup.folder / "triton.log"),
     }
     return Server("triton", list(map(str, command)), "/v2/health/ready", Wire("binary"), http, **own, **_given(setup))
+
+
+def _triton_backends(setup: Setup, home: Path, python: str) -> Path:
+    """The Python backend beside the stub for the environment's Python (``python3.11``), where Triton looks for it."""
+    backend = setup.folder / "triton-backends" / "python"
+    shutil.copytree(home / "backends" / "python", backend, dirs_exist_ok=True)
+    stubs = home / "python_backend_stubs" / python.removeprefix("python")
+    shutil.copy(stubs / "triton_python_backend_stub", backend)
+    return backend.parent
 
 
 def _triton_repository(setup: Setup) -> Path:
