@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ class Server:
             stdout=subprocess.PIPE if not health else self._log,
             stderr=self._log,
             env={**os.environ, **own, **environment},
-            start_new_session=True,
             text=not health,
         )
         try:
@@ -62,7 +60,7 @@ class Server:
             time.sleep(0.05)
 
     def _tail(self) -> str:
-        return Path(self._log.name).read_text(errors="replace")[-20000:]
+        return Path(self._log.name).read_text(errors="replace")[-5000:]
 
     def line(self) -> str:
         """The next line that it prints."""
@@ -73,7 +71,7 @@ class Server:
         self.process.stdin.flush()
 
     def usage(self) -> Usage:
-        pids = list(_session(self.process.pid))
+        pids = _tree(self.process.pid)
         return Usage(sum(map(_cpu_s, pids)), sum(map(_memory_mb, pids)))
 
     def pause(self) -> None:
@@ -84,17 +82,22 @@ class Server:
 
     def stop(self) -> None:
         self.resume()
+        pids = _tree(self.process.pid)
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_S)
-        self._signal(signal.SIGKILL)
+        _send(signal.SIGKILL, pids)
         self.process.wait()
         self._log.close()
 
     def _signal(self, number: int) -> None:
-        for pid in _session(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        _send(number, _tree(self.process.pid))
+
+
+def _send(number: int, pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _answers(port: int, path: str) -> bool:
@@ -105,11 +108,16 @@ def _answers(port: int, path: str) -> bool:
         return False
 
 
-def _session(leader: int) -> Iterator[int]:
-    """The processes of a session (proc(5): its id is the fourth field after the name)."""
+def _tree(root: int) -> list[int]:
+    """A process and its descendants, those first that started the others (proc(5): the parent follows the state)."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))) and int(fields[3]) == leader:
-            yield int(entry.name)
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    pids = [root]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 def _stat(pid: int) -> list[str]:

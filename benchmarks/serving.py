@@ -18,6 +18,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,17 +34,18 @@ from _serving_inputs import KINDS, make
 from _serving_report import Results, promises, report
 from _serving_rounds import Bench
 from _serving_subjects import SUBJECTS, Setup
+from _serving_wire import MODEL
 
 
 def main() -> None:
     args = _arguments()
     with tempfile.TemporaryDirectory() as name, _processes(args.processes) as pool:
         folder = Path(name)
-        graph = (args.engine or _exported(folder)).absolute()
+        graph = _graph(args.engine, folder)
         inputs = make(graph)
         inputs.save(folder)
         given = args.peers.absolute(), args.threads, args.max_batch
-        setups = [Setup(graph, folder, kind, *given) for kind in args.kinds]
+        setups = [Setup(graph, folder, kind, *given) for kind in args.inputs]
         turns = [turn for setup in setups for turn in Bench(args, inputs, pool, setup).turns()]
     where = {**machine("onnxruntime", "numpy", "uvicorn"), "threads": args.threads, "max batch": args.max_batch}
     if args.json:
@@ -63,9 +65,12 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def _exported(folder: Path) -> Path:
-    graph = folder / "mobilenet_v3_small.onnx"
-    run([sys.executable, ROOT / "export.py", "--model", graph.stem, "--weights", "random", "-o", graph])
+def _graph(given: Path | None, folder: Path) -> Path:
+    """What all serve; a model of ours is called as its file."""
+    graph = folder / f"{MODEL}.onnx"
+    if given is not None:
+        return Path(shutil.copy(given, graph))
+    run([sys.executable, ROOT / "export.py", "--model", "mobilenet_v3_small", "--weights", "random", "-o", graph])
     return graph
 
 
@@ -73,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, help="a graph of ours (default: mobilenet_v3_small, exported first)")
     parser.add_argument("--servers", type=_names(SUBJECTS), default=list(SUBJECTS), help=f"of {','.join(SUBJECTS)}")
-    parser.add_argument("--kinds", type=_names(KINDS), default=list(KINDS), help=f"of {','.join(KINDS)}")
+    parser.add_argument("--inputs", type=_names(KINDS), default=list(KINDS), help=f"of {','.join(KINDS)}")
     parser.add_argument("--concurrency", type=_counts, default=[1, 8, 64], metavar="N,N", help="connections (1,8,64)")
     parser.add_argument("--open-loop", type=_counts, default=[], metavar="R,R", help="also at these requests a second")
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement (default 4)")
@@ -82,7 +87,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-batch", type=int, default=8, help="of all (default 8)")
     parser.add_argument("--processes", type=int, default=1, help="of the load generator (default 1)")
     parser.add_argument("--unloaded", action="store_true", help="the bound without load beside it")
-    parser.add_argument("--peers", type=Path, default=ROOT / "build" / "peers", help="environments, made where missing")
+    peers = os.environ.get("BENCHMARK_PEERS", ROOT / "build" / "peers")
+    parser.add_argument("--peers", type=Path, default=peers, help="environments, made where missing ($BENCHMARK_PEERS)")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+# The backend's Python does not read it.
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+
 from serving_network import Network
 
 
