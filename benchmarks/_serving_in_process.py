@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from _measure import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -24,10 +25,12 @@ from _serving_inputs import Inputs
 from _serving_load import TOLERANCE
 
 from deploy.runtime.onnxrt import OnnxRunner
-from deploy.serving.batcher import BatchSettings
+from deploy.serving.memory import keep_freed_memory
 from deploy.serving.messages import InferRequest
 from deploy.serving.repository import Repository
+from deploy.serving.server import SWITCH_SECONDS
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 
 Ask = Callable[[int], Awaitable[np.ndarray]]
 
@@ -82,4 +85,7 @@ async def _measure(ask: Ask, expected: np.ndarray, load: dict[str, Any]) -> dict
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    # As the server sets its own process.
+    keep_freed_memory()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    uvloop.run(main())
