@@ -44,9 +44,9 @@ class Setup:
 
 
 def ours(setup: Setup) -> Server:
-    port, metrics = _free_ports(2)
+    port, grpc, metrics = _free_ports(3)
     command = [sys.executable, "-m", "deploy", "serve", str(setup.graph), "--device", "cpu"]
-    command += ["--http-port", str(port), "--metrics-port", str(metrics)]
+    command += ["--http-port", str(port), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
     command += ["--threads", str(setup.threads), "--max-batch", str(setup.max_batch)]
     return Server("ours", command, "/v2/health/ready", Wire("binary"), port, log=str(setup.folder / "ours.log"))
 
