@@ -21,7 +21,7 @@ from _serving_wire import Wire, Wrong
 
 _TICK_S = 0.05
 GRACE_S = 5.0  # how long after the counted time replies are waited for
-TOLERANCE = 0.01  # of a logit; those of other inputs are hundreds of times as far away
+TOLERANCE = 0.01  # of a logit; those of other inputs are at least ten times as far away
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 # The backend's Python does not read it.
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
 
-from serving_network import Network
+from serving_network import Network  # noqa: E402
 
 
 class TritonPythonModel:
