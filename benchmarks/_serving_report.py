@@ -74,13 +74,15 @@ def report(turns: Sequence[Turn]) -> str:
     """Tables for docs/benchmarks.md, then what was promised."""
     results = Results(turns)
     tables = [line for key in results.keys for line in ["", _title(key), "", *_HEAD, *_rows(results, key)]]
-    return "\n".join([*tables, "", *(_line(promise) for promise in promises(results))])
+    return "\n".join([*tables, "", *_PROMISES, *(_line(promise) for promise in promises(results))])
 
 
 _HEAD = (
     "| | requests/s | ours × | p50 ms | p99 ms | memory MB | server CPU ms | load CPU ms |",
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
+
+_PROMISES = ("| | promised | measured | |", "| --- | --- | --- | --- |")
 
 
 def _title(key: Key) -> str:
@@ -142,6 +144,6 @@ def _promise(what: str, limit: float, measured: list[float], least: bool) -> dic
 
 
 def _line(promise: dict[str, Any]) -> str:
-    verdict = "holds" if promise["holds"] else "MISSED"
     low, high = promise["spread"]
-    return f"{promise['what']}: {promise['measured']:.2f} ({low:.2f}–{high:.2f}), {promise['promised']}: {verdict}"
+    measured = f"{promise['measured']:.2f} ({low:.2f}–{high:.2f})"
+    return f"| {promise['what']} | {promise['promised']} | {measured} | {'holds' if promise['holds'] else '**MISSED**'} |"
