@@ -114,7 +114,7 @@ def _triton_repository(setup: Setup) -> Path:
         f'input [{{ name: "input", {shape} }}]\n'
         'output [{ name: "logits", data_type: TYPE_FP32, dims: [-1] }]\n'
         "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
-        f"instance_group [{{ count: {TRITON_INSTANCES[setup.kind]}, kind: KIND_CPU }}]\n"
+        f"instance_group [{{ count: {INSTANCES[setup.kind]}, kind: KIND_CPU }}]\n"
     )
     return model.parent
 
@@ -136,14 +136,14 @@ def mlserver(setup: Setup) -> Server:
 def litserve(setup: Setup) -> Server:
     (port,) = _free_ports(1)
     python = environment(setup.peers, "litserve")
-    command = [str(python), str(PEERS / "serving_litserve.py"), str(port), str(setup.max_batch), str(LITSERVE_DELAY_S)]
+    arguments = [port, setup.max_batch, LITSERVE_DELAY_S, INSTANCES[setup.kind]]
+    command = [str(python), str(PEERS / "serving_litserve.py"), *map(str, arguments)]
     log = str(setup.folder / "litserve.log")
     return Server("litserve", command, "/health", Wire("raw"), port, log=log, **_given(setup))
 
 
-# What made each fastest at 64 connections of those tried: see docs/benchmarks.md.
-# Triton decodes in the backend: a second one decodes while the first runs the network, as ours does with one instance.
-TRITON_INSTANCES = {"tensor": 1, "image": 2}
+# Where instances decode, a second one does while the first runs the network, as ours does with one.
+INSTANCES = {"tensor": 1, "image": 2}
 MLSERVER_DELAY_S, MLSERVER_WORKERS, LITSERVE_DELAY_S = 0.002, 0, 0.002
 
 BOUNDS = ("in-process", "bare")

@@ -34,7 +34,7 @@ class Api(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    port, max_batch, delay = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    port, max_batch, delay, workers = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     api = Api(max_batch_size=max_batch, batch_timeout=delay)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=False, fast_queue=True)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
