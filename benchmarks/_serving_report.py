@@ -146,4 +146,5 @@ def _promise(what: str, limit: float, measured: list[float], least: bool) -> dic
 def _line(promise: dict[str, Any]) -> str:
     low, high = promise["spread"]
     measured = f"{promise['measured']:.2f} ({low:.2f}–{high:.2f})"
-    return f"| {promise['what']} | {promise['promised']} | {measured} | {'holds' if promise['holds'] else '**MISSED**'} |"
+    verdict = "holds" if promise["holds"] else "**MISSED**"
+    return f"| {promise['what']} | {promise['promised']} | {measured} | {verdict} |"
