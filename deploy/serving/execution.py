@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -39,14 +40,19 @@ def check(inputs: Sequence[TensorSpec], feeds: Feeds) -> None:
         spec.check(feeds[spec.name])
 
 
-def execute(runner: Runner, requests: Sequence[Feeds], rows: Sequence[int]) -> tuple[list[dict[str, Array]], Times]:
+def execute(
+    runner: Runner, requests: Sequence[Feeds], rows: Sequence[int], joined: Future[Feeds] | None = None
+) -> tuple[list[dict[str, Array]], Times]:
     """The outputs of each request, and what the steps took.
+
+    Args:
+        joined: what :func:`join` makes of ``requests``, where another thread is at it.
 
     Raises:
         CheckFailed: the network gave another number of rows than it was fed.
     """
     marks = [time.perf_counter()]
-    feeds = requests[0] if len(requests) == 1 else _joined(requests)
+    feeds = join(requests) if joined is None else joined.result()
     marks.append(time.perf_counter())
     outputs = infer_rows(runner, feeds)
     marks.append(time.perf_counter())
@@ -55,7 +61,10 @@ def execute(runner: Runner, requests: Sequence[Feeds], rows: Sequence[int]) -> t
     return answers, spans(marks)
 
 
-def _joined(requests: Sequence[Feeds]) -> dict[str, Array]:
+def join(requests: Sequence[Feeds]) -> Feeds:
+    """One batch of all requests' rows."""
+    if len(requests) == 1:
+        return requests[0]
     return {name: np.concatenate([feeds[name] for feeds in requests]) for name in requests[0]}
 
 

@@ -38,7 +38,7 @@ REPLY_SECONDS = 30.0
 _TICKS_A_SECOND = 10  # of uvicorn's main loop
 # How long a thread that comes back from the network waits for Python's lock before the event loop has to hand it over.
 # The loop lets go of it often, but has it again before the other wakes: at CPython's 5 ms instances stood still.
-_SWITCH_SECONDS = 20e-6
+SWITCH_SECONDS = 20e-6
 
 
 @dataclass
@@ -141,7 +141,7 @@ def serve(
         DeployError: a model cannot be loaded.
     """
     keep_freed_memory()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     allow_files(most_connections)
     gate, drain = Gate(app), Drain(limit, overdue or _hangs)
     app = gate
