@@ -8,56 +8,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from deploy.errors import InputError
-from deploy.runtime.base import Array, Runner
+from deploy.runtime.base import Runner
 from deploy.runtime.rows import fixed_batch, rows_of
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable, failure_reason
 from deploy.serving.execution import Feeds, batchable, check, execute, inputs_of, zeros
+from deploy.serving.queues import Outputs, Queues, Request
+from deploy.serving.settings import BatchSettings
 from deploy.serving.statistics import Statistics, Times
-
-Outputs = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class BatchSettings:
-    """How requests are batched.
-
-    Attributes:
-        max_batch: rows in one run.
-        max_delay: seconds the oldest request waits for others while an instance is free.
-        max_queue: requests that may wait.
-        priorities: levels; 1 goes first. A request that names none, or 0, has the middle one.
-    """
-
-    max_batch: int = 8
-    max_delay: float = 0.0
-    max_queue: int = 256
-    priorities: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.max_batch, self.max_queue, self.priorities) < 1 or not 0 <= self.max_delay < float("inf"):
-            raise InputError("batch, queue and priorities are counts, the delay is not negative", got=self)
-
-
-@dataclass(eq=False)
-class _Request:
-    feeds: Feeds
-    rows: int
-    shapes: tuple[tuple[int, ...], ...]
-    level: int
-    arrived: float
-    answer: asyncio.Future[Outputs]
-    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False)
 class _Instance:
     runner: Runner
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="instance"))
+
+
+@dataclass(eq=False)
+class _Run:
+    """A batch that was sent, and what answers it."""
+
+    batch: list[Request]
+    answer: Callable[[], None] | None = None  # not before it has run
 
 
 class Batcher:
@@ -76,10 +53,11 @@ class Batcher:
         self.statistics, self.ready = Statistics(), False
         self._instances = [_Instance(runner) for runner in runners]
         self._idle: deque[_Instance] = deque()
-        self._queues: list[deque[_Request]] = [deque() for _ in range(self.settings.priorities)]
+        self._queues = Queues(self.settings.priorities)
         self.inputs = inputs_of(self.runner)
-        self._unanswered: set[_Request] = set()
+        self._unanswered: set[Request] = set()
         self._runs: set[asyncio.Task[None]] = set()
+        self._unreleased: deque[_Run] = deque()  # with preserve_ordering: sent, oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._stopping, self._empty = False, asyncio.Event()
         self._empty.set()
@@ -87,7 +65,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Requests that have not started."""
-        return sum(map(len, self._queues))
+        return len(self._queues)
 
     @property
     def instances(self) -> int:
@@ -113,8 +91,8 @@ class Batcher:
 
         Args:
             feeds: the model's inputs.
-            priority: 1 to ``priorities``, 1 first; 0 is the middle.
-            timeout: seconds that it may wait for its start.
+            priority: 1 to ``priorities``, 1 first; 0 is the default one.
+            timeout: seconds that it may wait for its start; None is the default.
 
         Raises:
             InputError: the feeds do not fit the model or have more rows than ``max_batch``, or no such priority.
@@ -141,7 +119,7 @@ class Batcher:
             self.statistics.failed(asyncio.get_running_loop().time() - arrived, failure_reason(error))
             raise
 
-    def _admit(self, feeds: Feeds, priority: int, arrived: float) -> _Request:
+    def _admit(self, feeds: Feeds, priority: int, arrived: float) -> Request:
         if not self.ready:
             raise Unavailable("the model is not ready")
         check(self.inputs, feeds)
@@ -151,8 +129,8 @@ class Batcher:
         if self.waiting >= self.settings.max_queue:
             raise QueueFull
         shapes = tuple(feeds[spec.name].shape[1:] for spec in self.runner.inputs)
-        level = (priority or (self.settings.priorities + 1) // 2) - 1
-        return _Request(feeds, rows, shapes, level, arrived, asyncio.get_running_loop().create_future())
+        level = (priority or self.settings.middle) - 1
+        return Request(feeds, rows, shapes, level, arrived, asyncio.get_running_loop().create_future())
 
     def _rows(self, feeds: Feeds) -> int:
         if not self.batches:
@@ -162,26 +140,25 @@ class Batcher:
             raise InputError("the request's batch does not fit", got=sorted(counts), expected=f"1 to {self.max_batch}")
         return counts.pop()
 
-    def _enqueue(self, request: _Request, timeout: float | None) -> None:
-        self._queues[request.level].append(request)
+    def _enqueue(self, request: Request, timeout: float | None) -> None:
+        self._queues.add(request)
         self._empty.clear()
+        timeout = self.settings.timeout if timeout is None else timeout
         if timeout is not None:
             loop = asyncio.get_running_loop()
             request.timer = loop.call_at(request.arrived + timeout, self._expire, request)
         self._dispatch()
 
-    def _expire(self, request: _Request) -> None:
+    def _expire(self, request: Request) -> None:
         if not request.answer.done():
             request.answer.set_exception(TimedOut())
         self._leave(request)
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Request) -> None:
         """Take a request out of its queue where it is still there; what stood behind it may now go."""
         if request.timer is not None:
             request.timer.cancel()
-        queue = self._queues[request.level]
-        if request in queue:
-            queue.remove(request)
+        if self._queues.remove(request):
             self._dispatch()
 
     def _dispatch(self) -> None:
@@ -190,7 +167,7 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
         while self._idle and self.waiting:
-            batch, closed = self._candidate()
+            batch, closed = self._queues.candidate(self.max_batch if self.batches else None)
             due = min(request.arrived for request in batch) + self.settings.max_delay
             loop = asyncio.get_running_loop()
             if not closed and not self._stopping and loop.time() < due:
@@ -200,44 +177,44 @@ class Batcher:
         if not self.waiting and not self._runs:
             self._empty.set()
 
-    def _candidate(self) -> tuple[list[_Request], bool]:
-        """The requests that would run next, and whether no other could join them."""
-        batch: list[_Request] = []
-        rows = 0
-        for request in (request for queue in self._queues for request in queue):
-            if batch and (rows + request.rows > self.max_batch or request.shapes != batch[0].shapes):
-                return batch, True
-            batch.append(request)
-            rows += request.rows
-            if not self.batches:
-                break
-        return batch, not self.batches or rows >= self.max_batch
-
-    def _send(self, batch: list[_Request]) -> None:
+    def _send(self, batch: list[Request]) -> None:
         for request in batch:
-            self._queues[request.level].remove(request)
+            self._queues.remove(request)
             if request.timer is not None:
                 request.timer.cancel()
-        run = asyncio.create_task(self._run(self._idle.popleft(), batch))
-        self._runs.add(run)
-        run.add_done_callback(self._runs.discard)
+        run = _Run(batch)
+        if self.settings.preserve_ordering:
+            self._unreleased.append(run)
+        task = asyncio.create_task(self._run(self._idle.popleft(), run))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
 
-    async def _run(self, instance: _Instance, batch: list[_Request]) -> None:
+    async def _run(self, instance: _Instance, run: _Run) -> None:
         loop = asyncio.get_running_loop()
-        started, rows = loop.time(), [request.rows for request in batch]
-        work = loop.run_in_executor(instance.thread, execute, instance.runner, [r.feeds for r in batch], rows)
+        started, rows = loop.time(), [request.rows for request in run.batch]
+        work = loop.run_in_executor(instance.thread, execute, instance.runner, [r.feeds for r in run.batch], rows)
         try:
             answers, times = await work
         except Exception as error:  # noqa: BLE001 - whatever a backend raises belongs to those who asked
-            _fail(batch, error)
+            run.answer = partial(_fail, run.batch, error)
         else:
-            self._answer(batch, answers, times, started)
+            self.statistics.executed(sum(rows), times)
+            run.answer = partial(self._answer, run.batch, answers, times, started)
+        if self.settings.preserve_ordering:
+            self._release()
+        else:
+            run.answer()
         self._runs.discard(asyncio.current_task())
         self._idle.append(instance)
         self._dispatch()
 
-    def _answer(self, batch: list[_Request], answers: list[Outputs], times: Times, started: float) -> None:
-        self.statistics.executed(sum(request.rows for request in batch), times)
+    def _release(self) -> None:
+        """Answer what has run, behind all that was sent before it."""
+        while self._unreleased and (answer := self._unreleased[0].answer) is not None:
+            self._unreleased.popleft()
+            answer()
+
+    def _answer(self, batch: list[Request], answers: list[Outputs], times: Times, started: float) -> None:
         now = asyncio.get_running_loop().time()
         for request, outputs in zip(batch, answers):
             if not request.answer.done():
@@ -258,11 +235,11 @@ class Batcher:
         _fail(list(self._unanswered), Unavailable("the server stops"))
         for instance in self._instances:
             instance.thread.submit(instance.runner.close)  # behind the run that it may be in
-            instance.thread.shutdown(wait=answered)
+            await asyncio.to_thread(instance.thread.shutdown, wait=answered)  # other models go on meanwhile
         return answered
 
 
-def _fail(batch: Sequence[_Request], error: Exception) -> None:
+def _fail(batch: Sequence[Request], error: Exception) -> None:
     for request in batch:
         if not request.answer.done():
             request.answer.set_exception(error)

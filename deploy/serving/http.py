@@ -75,7 +75,8 @@ class _Handlers:
         return _json(model_config(self._model(request)))
 
     async def stats(self, request: Request) -> Response:
-        models = [self._model(request)] if "model" in request.path_params else self._repository.loaded()
+        name, version = request.path_params.get("model"), request.path_params.get("version")
+        models = self._repository.models(name, version) if name else self._repository.loaded()
         return _json({"model_stats": [model_statistics(model) for model in models]})
 
     async def index(self, request: Request) -> Response:
@@ -116,8 +117,7 @@ class _Handlers:
         """An image (the body itself, or a form's field ``image``) → its classes or boxes."""
         model, count = self._model(request), _top_k(request)
         file = await self._image(request)
-        answer = await _while_connected(request, self._service.classify(model, file, count))
-        return _json({"model_name": model.name, "model_version": model.version, **answer})
+        return _json(await _while_connected(request, self._service.classify(model, file, count)))
 
     async def _image(self, request: Request) -> bytes:
         body = await self._body(request)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
 from deploy.serving.batcher import Batcher
+from deploy.serving.errors import Unavailable
 from deploy.serving.images import answers, prepare
 from deploy.serving.messages import Asked, InferReply, InferRequest, asked_of
 from deploy.serving.repository import Model, Repository
 from deploy.serving.tensors import classes
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,25 @@ class Limits:
     images: int = 64
 
 
+def _on_current(
+    work: Callable[Concatenate[Service, Model, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[Service, Model, _P], Coroutine[Any, Any, _T]]:
+    """``work``, all of it again where its model was replaced before it could be asked."""
+
+    @wraps(work)
+    async def again(self: Service, model: Model, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        while True:
+            try:
+                return await work(self, model, *args, **options)
+            except Unavailable:
+                current = self.repository.again(model)
+                if current.batcher is model.batcher:
+                    raise
+                model = current
+
+    return again
+
+
 class Service:
     """Inference on the models of ``repository``. Images are decoded by ``decoders`` threads, never by the loop."""
 
@@ -33,6 +58,7 @@ class Service:
         self.repository, self.limits = repository, limits or Limits()
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
+    @_on_current
     async def infer(self, model: Model, request: InferRequest) -> InferReply:
         """Tensors as the model has them; or, for its one input, BYTES with an encoded image in each row.
 
@@ -52,8 +78,11 @@ class Service:
             return request.feeds
         return (await self._prepared(batcher, [bytes(item) for item in files.reshape(-1)]))[0]
 
+    @_on_current
     async def classify(self, model: Model, file: bytes, count: int) -> dict[str, Any]:
         """One encoded image → ``{"predictions": […]}``, the ``count`` most probable, or ``{"detections": […]}``.
+
+        The model's name and version are with them.
 
         Raises:
             DeployError: as :meth:`Batcher.infer`; or no image, or a model that gives neither.
@@ -62,7 +91,7 @@ class Service:
         outputs = await model.batcher.infer(feeds)
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._decoders, answers, model.batcher.runner, outputs, fits, count)
-        return found[0]
+        return {"model_name": model.name, "model_version": model.version, **found[0]}
 
     async def _prepared(self, batcher: Batcher, files: list[bytes]) -> tuple[dict[str, Array], list[Any]]:
         most = min(self.limits.images, batcher.max_batch)
