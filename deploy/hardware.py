@@ -56,9 +56,14 @@ def pci_bus_id(ordinal: int = 0) -> bytes | None:
     return text.value
 
 
+def usable_cores() -> int:
+    """The cores this process may use: in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processor() -> str:
-    """The CPU's name, and how many of its cores this process may use: in a container fewer than the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPU's name, and how many of its cores this process may use."""
+    cores = usable_cores()
     lines = _CPU_FILE.read_text(encoding="utf-8").splitlines() if _CPU_FILE.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return f"{names[0] if names else platform.machine()}, {cores} core{'s' if cores > 1 else ''}"

@@ -31,7 +31,7 @@ VERBS = {
 _EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "onnxsim", "safetensors"), "export"),
     **dict.fromkeys(("tensorrt", "cuda"), "gpu"),
-    **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
+    **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client", "tomli"), "serve"),
     "onnxruntime": "cpu",
     "opentelemetry": "otel",
     "tensorrt_rtx": "rtx",

@@ -26,7 +26,7 @@ def model_metadata(model: Model) -> dict[str, Any]:
     batcher = model.batcher
     return {
         "name": model.name,
-        "versions": [model.version],
+        "versions": list(model.versions) or [model.version],
         "platform": platform(batcher),
         "inputs": [_tensor(spec) for spec in batcher.inputs],
         "outputs": [_tensor(spec) for spec in _outputs(batcher)],
@@ -49,17 +49,17 @@ def model_config(model: Model) -> dict[str, Any]:
         "instance_group": [{"name": model.name, "count": batcher.instances}],
     }
     if batcher.batches:
-        queue = {
-            "timeout_action": "REJECT",
-            "default_timeout_microseconds": 0,
-            "allow_timeout_override": True,
-            "max_queue_size": settings.max_queue,
-        }
         config["dynamic_batching"] = {
             "max_queue_delay_microseconds": round(settings.max_delay * 1e6),
-            "preserve_ordering": False,
+            "preserve_ordering": settings.preserve_ordering,
             "priority_levels": settings.priorities,
-            "default_queue_policy": queue,
+            "default_priority_level": settings.middle,
+            "default_queue_policy": {
+                "timeout_action": "REJECT",
+                "default_timeout_microseconds": round((settings.timeout or 0) * 1e6),
+                "allow_timeout_override": True,
+                "max_queue_size": settings.max_queue,
+            },
         }
     manifest = batcher.runner.manifest
     if manifest is not None:

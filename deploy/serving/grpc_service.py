@@ -58,7 +58,7 @@ class Methods:
         return _document("ModelConfig", {"config": model_config(self._model(request))})
 
     async def model_statistics(self, request: Any) -> Any:
-        models = [self._model(request)] if request.name else self._repository.loaded()
+        models = self._repository.models(request.name, request.version) if request.name else self._repository.loaded()
         return _document("ModelStatistics", {"model_stats": [model_statistics(model) for model in models]})
 
     async def model_infer(self, request: Any) -> Any:

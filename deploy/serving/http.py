@@ -92,7 +92,8 @@ class _Handlers:
         return _json(model_config(self._model(request)))
 
     async def stats(self, request: Request) -> Response:
-        models = [self._model(request)] if "model" in request.path_params else self._repository.loaded()
+        name, version = request.path_params.get("model"), request.path_params.get("version")
+        models = self._repository.models(name, version) if name else self._repository.loaded()
         return _json({"model_stats": [model_statistics(model) for model in models]})
 
     async def index(self, request: Request) -> Response:
@@ -133,8 +134,7 @@ class _Handlers:
         model, count = self._model(request), _top_k(request)
         file = await self._image(request)
         current().end("parse")
-        answer = await _while_connected(request, self._service.classify(model, file, count))
-        return _json({"model_name": model.name, "model_version": model.version, **answer})
+        return _json(await _while_connected(request, self._service.classify(model, file, count)))
 
     async def _image(self, request: Request) -> bytes:
         body = await self._body(request)

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from deploy.errors import DeployError, MachineError
+from deploy.errors import MachineError
 from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
 from deploy.serving.connection import Connection
 from deploy.serving.drain import GRACE_SECONDS, Drain
-from deploy.serving.errors import Unavailable
 from deploy.serving.gate import Gate
 from deploy.serving.memory import keep_freed_memory
 from deploy.serving.metrics import by_port, metrics_application
 from deploy.serving.repository import Repository
 from deploy.serving.telemetry import Telemetry
+from deploy.serving.watch import Hangups, Reload, Watcher
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -61,10 +61,13 @@ class _Server(uvicorn.Server):
         gate: Gate,
         drain: Drain,
         ready: Callable[[], None],
+        reload: Reload,
     ) -> None:
         super().__init__(config)
         self._repository, self._grpc, self._gate, self._drain = repository, grpc, gate, drain
         self._ready, self._stalls = ready, Stalls(REPLY_SECONDS)
+        self._reload, self._watcher = reload, Watcher(repository, reload.seconds)
+        self._hangups = Hangups(self._watcher.tell, self._terminal_closed)
         self.answered = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -82,12 +85,9 @@ class _Server(uvicorn.Server):
         try:
             if self._grpc is not None:
                 self._grpc.port = await self._grpc.start()
-            for row in self._repository.index():
-                await self._repository.load(row["name"])
-        except DeployError as error:
+            await self._repository.start(exit_on_error=self._reload.exit_on_error)
+        except Exception:
             await self.shutdown(sockets)
-            if isinstance(error, Unavailable):  # whoever starts the server may know the whole reason
-                raise error.__cause__ or error from None
             raise
         self._ready()
 
@@ -95,6 +95,19 @@ class _Server(uvicorn.Server):
         if counter % _TICKS_A_SECOND == 0:
             self._stalls.sweep(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        with self._hangups:
+            await super().serve(sockets)
+
+    def _terminal_closed(self) -> None:
+        self.should_exit = True
+        self._drain.begin()
+
+    async def main_loop(self) -> None:
+        watching = asyncio.create_task(self._watcher.run())
+        await super().main_loop()
+        watching.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         done, called = await asyncio.gather(self._gate.close(self._drain.left()), self._stop_grpc())
@@ -119,6 +132,7 @@ def serve(
     limit: float,
     ready: Callable[[Ports], None],
     telemetry: Telemetry,
+    reload: Reload | None = None,
     most_connections: int = 1000,
     overdue: Callable[[], None] | None = None,
 ) -> bool:
@@ -133,6 +147,7 @@ def serve(
         limit: seconds from the first signal until all accepted requests are answered and their replies have gone.
         ready: called with the ports when all models are loaded.
         telemetry: what the application and gRPC count, for the metrics.
+        reload: when the folder is looked at; by default at SIGHUP alone.
         most_connections: clients beyond them get 503.
         overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
@@ -163,7 +178,7 @@ def serve(
         def announce() -> None:
             ready(replace(ports, grpc=grpc.port if grpc else None))
 
-        server = _Server(config, repository, grpc, gate, drain, announce)
+        server = _Server(config, repository, grpc, gate, drain, announce, reload or Reload())
         # uvicorn repeats the signal that stopped it, after it has stopped.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(listening)  # on uvloop, where it is installed

@@ -81,7 +81,7 @@ class Service:
             try:
                 return await work(model)
             except Unavailable:
-                now = self.repository.model(model.name, model.version)
+                now = self.repository.again(model)
                 if now.batcher is model.batcher:
                     raise
                 model = now
@@ -110,6 +110,8 @@ class Service:
     async def classify(self, model: Model, file: bytes, count: int) -> dict[str, Any]:
         """One encoded image → ``{"predictions": […]}``, the ``count`` most probable, or ``{"detections": […]}``.
 
+        The model's name and version are with them.
+
         Raises:
             DeployError: as :meth:`Batcher.infer`; or no image, or a model that gives neither.
         """
@@ -124,7 +126,7 @@ class Service:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._decoders, answers, model.batcher.runner, outputs, fits, count)
         record.end("postprocess")
-        return found[0]
+        return {"model_name": model.name, "model_version": model.version, **found[0]}
 
     async def _prepared(self, batcher: Batcher, files: list[bytes]) -> tuple[dict[str, Array], list[Any]]:
         most = min(self.limits.images, batcher.max_batch)
