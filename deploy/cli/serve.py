@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deploy.serving.catalogue import Catalogue, Offers
     from deploy.serving.repository import Repository
     from deploy.serving.service import Limits
+    from deploy.serving.settings import ModelSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
