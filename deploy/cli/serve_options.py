@@ -36,7 +36,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="of a request that names none (default: the middle)",
+        help="of a request without one (default: the middle)",
     )
     group.add_argument("--timeout-ms", type=float, metavar="MS", help="wait for the start at most (default: no limit)")
     group.add_argument(
@@ -58,7 +58,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=64.0,
         metavar="MB",
-        help="of a request, in MiB, decompressed too (default 64)",
+        help="MiB of a request, decompressed too (default 64)",
     )
     group.add_argument(
         "--max-pixels", type=int, default=50_000_000, metavar="N", help="of an image (default 50 million)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from deploy.errors import DeployError
+from deploy.errors import DeployError, InputError
 from deploy.serving.batcher import Batcher
 from deploy.serving.catalogue import Look, Offer, Offers, Opener, always
 from deploy.serving.entry import Entry
@@ -120,10 +121,17 @@ class Repository:
         """
         rows = [
             {"name": name, "version": str(version), **entry.row(version)}
-            for name, entry in self._entries.items()
+            for name, entry in {**self._unseen(), **self._entries}.items()
             for version in sorted({*entry.offers.versions, *entry.batchers})
         ]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
+
+    def _unseen(self) -> dict[str, Entry]:
+        """What lies in the folder since it was last looked at."""
+        with contextlib.suppress(InputError):
+            found = self._look().items()
+            return {name: Entry(offers, wanted=False, required=False) for name, offers in found}
+        return {}
 
     async def start(self, *, exit_on_error: bool = True) -> None:
         """Load the models of the start, one after the other.

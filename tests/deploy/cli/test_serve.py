@@ -19,6 +19,7 @@ import pytest
 import tritonclient.grpc
 from commands import REPOSITORY, environment
 from graphs import old_graph
+from serving_files import write_scale
 from tritonclient.grpc import service_pb2_grpc
 
 from deploy.cli.main import main
@@ -80,11 +81,70 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             if server.poll() is None:
                 os.kill(server.pid, signal.SIGKILL)
     assert (server.returncode, out.splitlines()[-1], err) == (0, "drained", "")
+    assert "2 threads for models on " in out
     logged = [json.loads(text) for text in (folder / "access.log").read_text().splitlines()]
     asked = [(one["protocol"], one["status"], one["rows"]) for one in logged if one["model"] == "one"]
     assert asked == [("http", 200, 2), ("grpc", "OK", 2)]
     sent = len(json.dumps({"inputs": [given]}))
     assert sent in [one["bytes_in"] for one in logged]  # a body that goes past ASGI's receive()
+
+
+def factor_of(address, path="net"):
+    given = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1]}
+    reply = httpx.post(f"{address}/v2/models/{path}/infer", json={"inputs": [given]}, timeout=60).json()
+    return reply["outputs"][0]["data"][0], reply["model_version"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_sighup_and_a_load_pick_up_what_has_changed(tmp_path):
+    write_scale(tmp_path / "net" / "1" / "model.onnx", 2)
+    command = [sys.executable, "-m", "deploy", "serve", str(tmp_path), "--http-port", "0", "--no-grpc", "--no-metrics"]
+    env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=env, **pipes) as server:
+        try:
+            address = server.stdout.readline().split()[-1]
+            assert factor_of(address) == (2, "1")
+            write_scale(tmp_path / "net" / "2" / "model.onnx", 3)
+            server.send_signal(signal.SIGHUP)
+            while "version 2" not in server.stderr.readline():
+                assert server.poll() is None
+            assert factor_of(address) == (3, "2")
+            write_scale(tmp_path / "net" / "2" / "model.onnx", 4)
+            assert httpx.post(f"{address}/v2/repository/models/net/load", timeout=60).status_code == 200
+            assert factor_of(address) == (4, "2")
+            assert factor_of(address, "net/versions/2") == (4, "2")
+            assert httpx.get(f"{address}/v2/models/net").json()["versions"] == ["2"]
+            server.send_signal(signal.SIGTERM)
+            assert server.communicate(timeout=60)[0].endswith("drained\n")
+        finally:
+            if server.poll() is None:
+                os.kill(server.pid, signal.SIGKILL)
+    assert server.returncode == 0
+
+
+def test_check_prints_what_would_be_served(tmp_path, capsys):
+    for version in (1, 2, 3):
+        write_scale(tmp_path / "net" / str(version) / "model.onnx", 2)
+    (tmp_path / "net" / "config.pbtxt").touch()
+    (tmp_path / "net.toml").write_text("versions = 2\ninstances = 3\nthreads = 50\nmax_batch = 4")
+    write_scale(tmp_path / "flat.onnx", 2)
+    assert main(["serve", str(tmp_path), "--check", "--json"]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    facts = [
+        tuple(row[key] for key in ("model", "version", "instances", "threads", "max_batch"))
+        for row in document["served"]
+    ]
+    assert facts == [("flat", 1, 1, 1, 8), ("net", 2, 3, 50, 4), ("net", 3, 3, 50, 4)]
+    assert (document["threads"]["models"], document["threads"]["decode"]) == (301, 2)
+    assert "config.pbtxt is not read" in said.err
+    assert "the models' 301 threads share" in said.err
+    assert main(["serve", str(tmp_path), "--check"]) == 0
+    assert "3 × 50" in capsys.readouterr().out
+    (tmp_path / "net.toml").write_text("batch = 4")
+    assert main(["serve", str(tmp_path), "--check"]) == 2
+    assert "net.toml: no such key (got batch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -93,10 +153,14 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
         (["{folder}/missing.onnx"], "no such file"),
         (["{folder}", "{folder}/one.onnx"], "two models are named 'one'"),
         (["{empty}"], "holds no model"),
-        (["{folder}", "--instances", "0"], "--instances is out of range"),
+        (["{folder}", "--instances", "0"], "--instances is out of range (got 0; expected a whole number, 1 to 256)"),
         (["{folder}", "--http-port", "70000"], "--http-port is no port"),
         (["{folder}", "--grpc-port", "65536"], "--grpc-port is no port"),
         (["{folder}", "--metrics-port", "-1"], "--metrics-port is no port"),
+        (["{folder}", "--priorities", "2", "--default-priority", "3"], "expected 0 to --priorities 2"),
+        (["{folder}", "--max-body-mb", "0"], "--max-body-mb is out of range"),
+        (["{folder}", "--load-model", "one"], "wants --model-control explicit"),
+        (["{folder}", "--model-control", "explicit", "--load-model", "three"], "'three' is not found"),
         (["{folder}", "--max-batch", "0"], "--max-batch is out of range"),
     ],
 )

@@ -219,6 +219,70 @@ def test_two_instances_run_at_once():
     run_still(check())
 
 
+@pytest.mark.parametrize("preserve", [False, True])
+def test_answers_leave_in_order_where_it_is_preserved(preserve):
+    async def check():
+        slow, fast = Echo(), Echo()
+        batcher = await started(slow, fast, max_batch=1, preserve_ordering=preserve)
+        slow.gate.clear()
+        left = []
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        for tag, task in enumerate(tasks, 1):
+            task.add_done_callback(lambda _, tag=tag: left.append(tag))
+        await settle()
+        # The third is in the network once the second has come back.
+        for runner in (slow, fast, fast):
+            while not runner.entered.acquire(blocking=False):
+                await asyncio.sleep(0)
+        await settle()
+        assert left[:1] == ([] if preserve else [2])
+        slow.gate.set()
+        await asyncio.gather(*(answered(task, tag) for tag, task in enumerate(tasks, 1)))
+        await settle()
+        assert sorted(left) == [1, 2, 3]
+        assert not preserve or left == [1, 2, 3]
+        assert await batcher.drain(1)
+
+    run_still(check())
+
+
+def test_an_error_keeps_its_place_in_the_order_too():
+    async def check():
+        slow, broken = Echo(), Echo()
+        broken.error = RuntimeError("broken")
+        batcher = await started(slow, broken, max_batch=1, preserve_ordering=True)
+        slow.gate.clear()
+        first, second = ask(batcher, 1), ask(batcher, 2)
+        await settle()
+        for runner in (slow, broken):
+            await asyncio.to_thread(runner.entered.acquire)
+        await settle()
+        assert not second.done()
+        slow.gate.set()
+        await answered(first, 1)
+        with pytest.raises(RuntimeError, match="broken"):
+            await second
+
+    run_still(check())
+
+
+def test_the_default_priority_and_timeout_are_those_of_requests_that_name_none():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1, priorities=3, default_priority=3, timeout=0.5)
+        first = await held(batcher, echo)
+        late, patient, urgent = ask(batcher, 1), ask(batcher, 2, timeout=5), ask(batcher, 3, priority=2, timeout=5)
+        await settle()
+        await advance(0.5)
+        with pytest.raises(TimedOut):
+            await late
+        echo.gate.set()
+        await asyncio.gather(first, patient, urgent)
+        assert echo.batches == [[99], [3], [2]]
+
+    run_still(check())
+
+
 def test_an_error_of_the_network_reaches_all_of_its_batch_and_no_other():
     async def check():
         echo = Echo()
@@ -385,7 +449,10 @@ def test_statistics_count_requests_rows_and_runs_as_triton_does():
     run_still(check())
 
 
-@pytest.mark.parametrize(("field", "value"), [("max_batch", 0), ("max_queue", 0), ("max_delay", -1), ("priorities", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_batch", 0), ("max_queue", 0), ("max_delay", -1), ("priorities", 0), ("default_priority", 2)],
+)
 def test_settings_that_mean_nothing_are_refused(field, value):
     with pytest.raises(InputError):
         BatchSettings(**{field: value})
