@@ -12,13 +12,14 @@ READY  :=
 endif
 BASE_PYTHON ?= python3
 
-.PHONY: help setup demo test zoo lint format clean
+.PHONY: help setup demo test zoo conformance conformance-page lint format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install into .venv, run the main job on real scans, show what it made"
 	@echo "make test    all tests (a GPU only adds some)"
 	@echo "make zoo     every model at full size through the whole job, into docs/zoo.md (hours; goes on where it stopped)"
+	@echo "make conformance  our server beside a real Triton, request by request (installs it into .triton/)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make clean   remove .venv and demo/"
 
@@ -34,6 +35,12 @@ test: $(READY)
 
 zoo: $(READY)
 	$(PYTHON) benchmarks/zoo.py
+
+conformance: $(READY)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m conformance.compare $(ARGS)
+
+conformance-page: $(READY)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m conformance.page
 
 lint: $(READY)
 	$(PYTHON) -m ruff check .

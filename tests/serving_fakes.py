@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections.abc import Coroutine, Mapping
 
 import numpy as np
+from PIL import Image
 
 from deploy.runtime.base import Array, Runner
 from deploy.specs import TensorSpec
@@ -38,6 +40,28 @@ class Echo(Runner):
 
     def close(self) -> None:
         self.closed = True
+
+
+class Colours(Runner):
+    """Mean of each channel of an image."""
+
+    backend, execution = "fake", "fake"
+    inputs = (TensorSpec("input", "float32", ("batch", 3, 8, 8)),)
+    outputs = (TensorSpec("logits", "float32", ("batch", 3)),)
+
+    def infer(self, feeds):
+        self.check(feeds)
+        return {"logits": feeds["input"].mean(axis=(2, 3))}
+
+    def close(self):
+        pass
+
+
+def encoded(colour: tuple[int, int, int], size: int = 8) -> bytes:
+    """A PNG of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(file, "PNG")
+    return file.getvalue()
 
 
 class StillLoop(asyncio.SelectorEventLoop):

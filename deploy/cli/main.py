@@ -24,7 +24,7 @@ VERBS = {
     "eval": "top-1 and top-5 accuracy on a folder of labelled images",
     "bench": "latency, throughput, memory and power, side by side",
     "inspect": "what a graph or an engine is: manifest, inputs, operators, precisions",
-    "serve": "graphs and engines over HTTP, batched, for KServe v2 and Triton clients",
+    "serve": "graphs and engines over HTTP and gRPC, batched, for KServe v2 and Triton clients",
     "doctor": "what this machine can do, and what to install for the rest",
 }
 # Module → the extra that brings it.
@@ -33,6 +33,7 @@ _EXTRAS = {
     **dict.fromkeys(("tensorrt", "cuda"), "gpu"),
     **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
     "onnxruntime": "cpu",
+    "opentelemetry": "otel",
     "tensorrt_rtx": "rtx",
 }
 INTERRUPTED, BUG = 130, 70  # 128 + SIGINT; EX_SOFTWARE of sysexits.h

@@ -15,9 +15,10 @@ EXTENSIONS = ("classification", "model_configuration", "model_repository", "bina
 _PLATFORMS = {"onnxrt": "onnxruntime_onnx", "tensorrt": "tensorrt_plan", "tensorrt_rtx": "tensorrt_rtx_plan"}
 
 
-def server_metadata() -> dict[str, Any]:
+def server_metadata(shared_memory: bool) -> dict[str, Any]:
     """The reply to ``GET /v2``."""
-    return {"name": "deploy", "version": __version__, "extensions": list(EXTENSIONS)}
+    extensions = [*EXTENSIONS, *(["system_shared_memory"] if shared_memory else [])]
+    return {"name": "deploy", "version": __version__, "extensions": extensions}
 
 
 def model_metadata(model: Model) -> dict[str, Any]:
@@ -48,7 +49,12 @@ def model_config(model: Model) -> dict[str, Any]:
         "instance_group": [{"name": model.name, "count": batcher.instances}],
     }
     if batcher.batches:
-        queue = {"max_queue_size": settings.max_queue}
+        queue = {
+            "timeout_action": "REJECT",
+            "default_timeout_microseconds": 0,
+            "allow_timeout_override": True,
+            "max_queue_size": settings.max_queue,
+        }
         config["dynamic_batching"] = {
             "max_queue_delay_microseconds": round(settings.max_delay * 1e6),
             "preserve_ordering": False,

@@ -8,6 +8,8 @@ from deploy.errors import InputError, MachineError
 
 # The values of the label "reason" of Triton's nv_inference_request_failure.
 FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+# Characters of an error that a client is told: gRPC's clients drop a reply whose status has more than 8 to 16 KiB.
+_LONGEST = 500
 
 
 class QueueFull(MachineError):
@@ -32,6 +34,14 @@ class UnknownModel(InputError):
     """No such model, or no such version of it."""
 
 
+class UnknownRegion(InputError):
+    """No shared memory is registered under this name."""
+
+
+class AlreadyRegistered(InputError):
+    """Some shared memory is registered under this name."""
+
+
 class TooLarge(InputError):
     """A body beyond the server's limit."""
 
@@ -47,3 +57,9 @@ def failure_reason(error: BaseException) -> str:
     if isinstance(error, CancelledError):
         return "CANCELED"
     return "OTHER" if isinstance(error, (InputError, Unavailable)) else "BACKEND"
+
+
+def told(error: Exception) -> str:
+    """What a client reads of an error: one line, cut off where it repeats too much of the request."""
+    text = str(getattr(error, "headline", error))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

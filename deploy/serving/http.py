@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -12,16 +11,31 @@ import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
 from deploy.serving.bodies import SlowBody, compressed, read_body
+from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
-from deploy.serving.errors import QueueFull, TimedOut, TooLarge, Unavailable, UnknownModel, Unsupported
+from deploy.serving.errors import (
+    QueueFull,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+    UnknownModel,
+    UnknownRegion,
+    Unsupported,
+    told,
+)
+from deploy.serving.http_regions import PREFIX, RegionHandlers
 from deploy.serving.images import TOP_K
+from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.messages import read_request, write_reply
+from deploy.serving.observed import Observed
+from deploy.serving.record import current
 from deploy.serving.page import page_routes
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
@@ -30,12 +44,14 @@ _LOG = logging.getLogger("deploy.serving")
 # The first that fits; anything else is a bug, of which the client learns nothing more.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownModel, 404),
+    (UnknownRegion, 404),
     (TooLarge, 413),
     (SlowBody, 408),
     (Unsupported, 501),
     (QueueFull, 503),
     (TimedOut, 503),
     (Unavailable, 503),
+    (MemoryError, 503),
     (InputError, 400),
 )
 _GONE = 499  # nginx's "client closed request"; nobody reads it
@@ -62,12 +78,12 @@ class _Handlers:
     async def model_ready(self, request: Request) -> Response:
         try:
             ready = self._model(request).batcher.ready
-        except UnknownModel:
-            ready = False
+        except UnknownModel as error:
+            return _json({"error": told(error)}, 400)  # Triton's clients take 400 for "not ready"
         return Response(status_code=200 if ready else 400)
 
     async def server(self, request: Request) -> Response:
-        return _json(server_metadata())
+        return _json(server_metadata(self._service.has_shared_memory))
 
     async def metadata(self, request: Request) -> Response:
         return _json(model_metadata(self._model(request)))
@@ -80,34 +96,33 @@ class _Handlers:
         return _json({"model_stats": [model_statistics(model) for model in models]})
 
     async def index(self, request: Request) -> Response:
-        body = await self._body(request)
-        try:
-            fields = orjson.loads(body) if body else {}
-        except orjson.JSONDecodeError as error:
-            raise InputError("the request is not JSON", got=str(error)) from error
-        if not isinstance(fields, dict):
-            raise InputError("the request is not a JSON object")
-        return _json(self._repository.index(bool(fields.get("ready"))))
+        ready = (await self._object(request)).get("ready", False)
+        if not isinstance(ready, bool):
+            raise InputError("ready is true or false", got=type(ready).__name__)
+        rows = self._repository.index(ready)
+        return _json([{name: value for name, value in row.items() if value} for row in rows])
 
     async def load(self, request: Request) -> Response:
-        body = await self._body(request)
-        if body and b'"parameters"' in body:
+        if (await self._object(request)).get("parameters"):
             raise Unsupported("a model's configuration or files cannot be given while loading")
         await self._repository.load(request.path_params["model"])
         return Response()
 
     async def unload(self, request: Request) -> Response:
-        await self._body(request)
+        await self._object(request)
         await self._repository.unload(request.path_params["model"])
         return Response()
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
-        body = await self._body(request)
-        asked = read_request(body, request.headers.get("inference-header-content-length"), model.batcher.inputs)
+        body = await read_body(request, self._limits.body, self._limits.body_seconds)
+        current().end("read")
+        header = request.headers.get("inference-header-content-length")
+        asked = read_request(body, header, model.batcher.inputs, self._service.shared())
+        current().end("parse")
         answer = await _while_connected(request, self._service.infer(model, asked))
         reply, length = write_reply(answer)
-        reply, headers = compressed(reply, request.headers.get("accept-encoding", ""))
+        reply, headers = await compressed(reply, request.headers.get("accept-encoding", ""))
         if length is not None:
             headers["Inference-Header-Content-Length"] = str(length)
         media = "application/json" if length is None else "application/octet-stream"
@@ -117,6 +132,7 @@ class _Handlers:
         """An image (the body itself, or a form's field ``image``) → its classes or boxes."""
         model, count = self._model(request), _top_k(request)
         file = await self._image(request)
+        current().end("parse")
         answer = await _while_connected(request, self._service.classify(model, file, count))
         return _json({"model_name": model.name, "model_version": model.version, **answer})
 
@@ -138,8 +154,21 @@ class _Handlers:
     def _model(self, request: Request) -> Model:
         return self._repository.model(request.path_params["model"], request.path_params.get("version"))
 
+    async def _object(self, request: Request) -> dict[str, Any]:
+        """The body of all but inference: a JSON object, or nothing."""
+        body = await self._body(request)
+        try:
+            fields = orjson.loads(body) if body else {}
+        except orjson.JSONDecodeError as error:
+            raise InputError("the request is not JSON", got=str(error)) from error
+        if not isinstance(fields, dict):
+            raise InputError("the request is not a JSON object")
+        return fields
+
     async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._limits.body, self._limits.body_seconds)
+        body = bytes(await read_body(request, self._limits.body, self._limits.body_seconds))
+        current().end("read")
+        return body
 
 
 def _top_k(request: Request) -> int:
@@ -151,20 +180,22 @@ def _top_k(request: Request) -> int:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
     """``work``, cancelled when the client goes away: a request that has not started then never runs."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    calls: set[Callable[[], object]] = request.scope.get("extensions", {}).get(ON_DISCONNECT, {}).get("call", set())
+    task, gone = asyncio.current_task(), False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = task is not None and task.cancel()
+
+    calls.add(leave)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _Gone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            raise _Gone from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        calls.discard(leave)
 
 
 def _json(document: object, status: int = 200) -> Response:
@@ -180,7 +211,7 @@ def _failed(request: Request, error: Exception) -> Response:
         if isinstance(error, kind):
             if isinstance(error, DeployError) and error.details:
                 _LOG.error("%s: %s", error.headline, "; ".join(error.details))
-            return _json({"error": getattr(error, "headline", str(error))}, status)
+            return _json({"error": told(error)}, status)
     _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _json({"error": "internal error"}, 500)
 
@@ -189,8 +220,8 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
     """``handler`` with its errors as replies, behind the API key where there is one."""
 
     async def endpoint(request: Request) -> Response:
-        if key is not None and not open_to_all and not _has_key(request, key):
-            return _json({"error": "the API key is missing or wrong"}, 401)
+        if key is not None and not open_to_all and not has_key(request.headers.get("authorization", ""), key):
+            return _json({"error": NO_KEY}, 401)
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - every error is a reply
@@ -199,14 +230,9 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
     return endpoint
 
 
-def _has_key(request: Request, key: str) -> bool:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode(), key.encode())
-
-
 def application(service: Service, *, key: str | None = None) -> Starlette:
     """The ASGI application. With ``key``, everything but health and the page wants ``Authorization: Bearer KEY``."""
-    handlers = _Handlers(service)
+    handlers, regions = _Handlers(service), RegionHandlers(service)
     get: list[tuple[str, Handler]] = [
         ("/v2/health/live", handlers.live),
         ("/v2/health/ready", handlers.ready),
@@ -216,6 +242,8 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         *_of_model("", handlers.metadata),
         *_of_model("/config", handlers.config),
         *_of_model("/stats", handlers.stats),
+        (f"{PREFIX}/status", regions.status),
+        (f"{PREFIX}/region/{{region}}/status", regions.status),
     ]
     post: list[tuple[str, Handler]] = [
         *_of_model("/infer", handlers.infer),
@@ -223,8 +251,11 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         ("/v2/repository/index", handlers.index),
         ("/v2/repository/models/{model}/load", handlers.load),
         ("/v2/repository/models/{model}/unload", handlers.unload),
+        (f"{PREFIX}/unregister", regions.unregister),
+        (f"{PREFIX}/region/{{region}}/register", regions.register),
+        (f"{PREFIX}/region/{{region}}/unregister", regions.unregister),
     ]
-    extensions = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
+    extensions = ("cudasharedmemory", "trace", "logging")
     both: list[tuple[str, Handler]] = [(f"/v2/{name}{{rest:path}}", handlers.unsupported) for name in extensions]
     for tail in ("/trace/setting", "/generate", "/generate_stream"):
         both += _of_model(tail, handlers.unsupported)
@@ -234,7 +265,10 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table
     ]
-    return Starlette(routes=[*routes, *page_routes()], exception_handlers={HTTPException: _failed})
+    observed = [Middleware(Observed, service.telemetry)]
+    app = Starlette(routes=[*routes, *page_routes()], middleware=observed, exception_handlers={HTTPException: _failed})
+    app.router.redirect_slashes = False  # clients of the protocol follow no redirects
+    return app
 
 
 def _of_model(tail: str, handler: Handler) -> list[tuple[str, Handler]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.serving.errors import Unsupported
+from deploy.serving.shared_memory import Access, Memory
 from deploy.serving.tensors import (
     describe,
     from_bytes,
@@ -24,11 +26,15 @@ from deploy.specs import TensorSpec
 
 @dataclass(frozen=True)
 class Asked:
-    """One output as a request wants it; ``classes`` above 0 is the classification extension."""
+    """One output as a request wants it; ``classes`` above 0 is the classification extension.
+
+    With ``memory`` it is written there, and the reply has no data of it.
+    """
 
     name: str
     binary: bool
     classes: int = 0
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,19 @@ class InferRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_request(body: bytes, header_length: str | None, inputs: Sequence[TensorSpec]) -> InferRequest:
+def read_request(
+    body: bytes | memoryview,
+    header_length: str | None,
+    inputs: Sequence[TensorSpec],
+    shared: Access | None = None,
+) -> InferRequest:
     """A request's body; ``header_length`` is the header Inference-Header-Content-Length.
 
     Raises:
         InputError: it is not what the protocol says.
         Unsupported: it uses an extension that is not here.
     """
+    shared = shared or Access()
     length = len(body) if header_length is None else _length(header_length, len(body))
     if length == 0 and header_length is not None:
         return InferRequest({inputs[0].name: _raw(body, inputs)}, binary=True)
@@ -66,12 +78,11 @@ def read_request(body: bytes, header_length: str | None, inputs: Sequence[Tensor
         raise InputError("the id is a text", got=type(identifier).__name__)
     binary = _flag(parameters, "binary_data_output")
     return InferRequest(
-        read_inputs(fields.get("inputs"), memoryview(body)[length:]),
+        read_inputs(fields.get("inputs"), memoryview(body)[length:], shared),
         identifier,
-        _asked(fields.get("outputs"), binary),
+        _asked(fields.get("outputs"), binary, shared),
         binary,
-        _count(parameters, "priority"),
-        _count(parameters, "timeout") / 1e6 or None,
+        *waiting(parameters),
         parameters,
     )
 
@@ -82,16 +93,23 @@ def _length(text: str, most: int) -> int:
     return int(text)
 
 
-def _raw(body: bytes, inputs: Sequence[TensorSpec]) -> Array:
-    """A body that is the one input itself; one row where the batch is dynamic."""
+def _raw(body: bytes | memoryview, inputs: Sequence[TensorSpec]) -> Array:
+    """A body that is the one input itself: one row where the batch is dynamic; what one more open axis can hold."""
     spec = inputs[0]
     shape = [1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)]
-    if len(inputs) != 1 or any(isinstance(dim, str) for dim in shape):
+    sized = math.prod(dim for dim in shape if isinstance(dim, int))
+    if len(inputs) != 1 or sum(isinstance(dim, str) for dim in shape) > (spec.dtype != "object" and sized > 0):
         raise InputError("a raw body needs a model with one input of one size", got=", ".join(map(str, inputs)))
-    return from_bytes(spec.name, body, spec.dtype, [int(dim) for dim in shape])
+    rest = len(body) // max(1, sized * np.dtype(spec.dtype).itemsize)
+    return from_bytes(spec.name, body, spec.dtype, [rest if isinstance(dim, str) else dim for dim in shape])
 
 
-def _asked(outputs: object, binary: bool) -> tuple[Asked, ...] | None:
+def waiting(parameters: Mapping[str, Any]) -> tuple[int, float | None]:
+    """Priority, and the timeout in seconds, which requests have in microseconds."""
+    return _count(parameters, "priority"), _count(parameters, "timeout") / 1e6 or None
+
+
+def _asked(outputs: object, binary: bool, shared: Access) -> tuple[Asked, ...] | None:
     if outputs is None or outputs == []:
         return None
     if not isinstance(outputs, list):
@@ -100,13 +118,17 @@ def _asked(outputs: object, binary: bool) -> tuple[Asked, ...] | None:
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise InputError("an output is an object with a name")
-        parameters = parameters_of(output)
-        if "shared_memory_region" in parameters:
-            raise Unsupported("shared memory is not supported")
-        asked.append(
-            Asked(output["name"], _flag(parameters, "binary_data", binary), _count(parameters, "classification"))
-        )
+        asked.append(asked_for(output["name"], parameters_of(output), binary, shared))
     return tuple(asked)
+
+
+def asked_for(name: str, parameters: Mapping[str, Any], binary: bool, shared: Access) -> Asked:
+    """An output with its parameters; ``binary`` where they do not say."""
+    classes, place = _count(parameters, "classification"), shared.placement(parameters)
+    if classes and place:
+        raise InputError("Output can't set both 'shared_memory_region' and 'classification'", got=name)
+    memory = shared.memory(place) if place else None
+    return Asked(name, _flag(parameters, "binary_data", binary), classes, memory)
 
 
 def _flag(parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
@@ -128,9 +150,9 @@ def asked_of(request: InferRequest, outputs: Sequence[TensorSpec]) -> tuple[Aske
     names = [spec.name for spec in outputs]
     asked = request.outputs or tuple(Asked(name, request.binary) for name in names)
     unknown = [one.name for one in asked if one.name not in names]
-    if unknown or len({one.name for one in asked}) != len(asked):
-        raise InputError("the model has no such output, or it is asked for twice", got=unknown, expected=names)
-    return asked
+    if unknown:
+        raise InputError("the model has no such output", got=unknown, expected=names)
+    return tuple({one.name: one for one in asked}.values())  # one that is asked for twice comes once
 
 
 @dataclass(frozen=True)
@@ -148,7 +170,9 @@ def write_reply(reply: InferReply) -> tuple[bytes, int | None]:
     described, tail = [], []
     for one, array in reply.outputs:
         fields = describe(one.name, array)
-        if one.binary:
+        if one.memory is not None:
+            pass  # the client has it already
+        elif one.binary:
             tail.append(to_bytes(array))
             fields["parameters"] = {"binary_data_size": len(tail[-1])}
         else:

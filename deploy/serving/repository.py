@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from deploy.errors import DeployError
 from deploy.runtime.base import Runner
-from deploy.serving.batcher import Batcher, BatchSettings
+from deploy.serving.batcher import Batcher
 from deploy.serving.errors import Unavailable, UnknownModel
+from deploy.serving.settings import BatchSettings
 
 VERSION = "1"
 Opener = Callable[[], Sequence[Runner]]
@@ -110,6 +111,7 @@ class Repository:
             if old is not None:
                 await old.drain(self._limit)
 
-    async def drain(self) -> bool:
-        """Drain all models; whether all requests were answered."""
-        return all(await asyncio.gather(*(model.batcher.drain(self._limit) for model in self.loaded())))
+    async def drain(self, limit: float | None = None) -> bool:
+        """Drain all models within ``limit`` seconds (None: the usual ones); whether all requests were answered."""
+        seconds = self._limit if limit is None else limit
+        return all(await asyncio.gather(*(model.batcher.drain(seconds) for model in self.loaded())))

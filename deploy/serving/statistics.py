@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from deploy.serving.errors import FAILURE_REASONS
-
-# Upper ends of the queue time's histogram, in seconds; one more bucket is above them all.
-QUEUE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+from deploy.serving.histogram import Histogram
 
 
 @dataclass
@@ -49,16 +46,17 @@ class Statistics:
     """Counts of one model since it was loaded.
 
     A request counts once, in ``requests`` or by its reason in ``failures``, whatever its rows; its stages are those of
-    the batch that it was in. ``queued`` counts the requests of ``requests["queue"]`` by time (QUEUE_BUCKETS).
-    ``inferences`` counts rows, ``executions`` runs of the network.
+    the batch that it was in. ``queued`` counts the requests of ``requests["queue"]`` by their seconds. ``inferences``
+    counts rows, ``executions`` runs of the network. ``busy`` are the seconds that instances were taken by runs.
     """
 
     inferences: int = 0
     executions: int = 0
     last_inference_ms: int = 0
+    busy: float = 0.0
     requests: dict[str, Duration] = field(default_factory=lambda: _durations("success", "queue", *STAGES))
     failures: dict[str, Duration] = field(default_factory=lambda: _durations(*FAILURE_REASONS))
-    queued: list[int] = field(default_factory=lambda: [0] * (len(QUEUE_BUCKETS) + 1))
+    queued: Histogram = field(default_factory=Histogram)
     batches: dict[int, dict[str, Duration]] = field(default_factory=dict)
 
     def executed(self, rows: int, times: Times) -> None:
@@ -73,7 +71,7 @@ class Statistics:
         """One request answered; seconds from its arrival to its answer, and to its start."""
         self.requests["success"].add(total)
         self.requests["queue"].add(queued)
-        self.queued[bisect_left(QUEUE_BUCKETS, queued)] += 1
+        self.queued.add(queued)
         for stage in STAGES:
             self.requests[stage].add(getattr(times, stage))
 

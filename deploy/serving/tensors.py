@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.errors import InputError
 from deploy.runtime.base import Array
-from deploy.serving.errors import Unsupported
+from deploy.serving.shared_memory import Access
 from deploy.specs import Dim
 
 # The protocol's names of types → numpy's. BYTES are arrays of Python's bytes.
@@ -25,7 +25,10 @@ DTYPES = {
     "BYTES": "object",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MOST_ELEMENTS = 1 << 60  # what numpy can address
+_NAMES_OF = {np.dtype(dtype): name for name, dtype in DTYPES.items()}  # numpy takes microseconds to name a dtype
 _LENGTH = struct.Struct("<I")
+_MAX_RANK = 32  # numpy 1's; numpy 2 has 64
 
 
 def shape_of(dims: Sequence[Dim]) -> list[int]:
@@ -33,12 +36,11 @@ def shape_of(dims: Sequence[Dim]) -> list[int]:
     return [dim if isinstance(dim, int) else -1 for dim in dims]
 
 
-def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
-    """The tensors of a request; ``binary`` is what follows its JSON.
+def read_inputs(inputs: object, binary: bytes | memoryview, shared: Access) -> dict[str, Array]:
+    """The tensors of a request; ``binary`` is what follows its JSON, ``shared`` reads the others' memory.
 
     Raises:
         InputError: a field is missing or of the wrong kind, or data does not fill its shape.
-        Unsupported: shared memory.
     """
     if not isinstance(inputs, list) or not inputs:
         raise InputError("the request has no inputs")
@@ -48,10 +50,15 @@ def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
         name, dtype, shape, parameters = _head(tensor)
         if name in feeds:
             raise InputError(f"input '{name}' is there twice")
-        size = parameters.get("binary_data_size")
+        place, size = shared.placement(parameters), parameters.get("binary_data_size")
+        if place is not None:
+            feeds[name] = from_bytes(name, shared.read(place), dtype, shape)
+            continue
         if size is None:
             feeds[name] = _from_json(name, tensor.get("data"), dtype, shape)
             continue
+        if "data" in tensor:
+            raise InputError(f"input '{name}' has both data and a binary_data_size")
         if type(size) is not int or not 0 <= size <= len(binary) - offset:
             raise InputError(f"the binary_data_size of input '{name}' is not in the body", got=size)
         feeds[name] = from_bytes(name, binary[offset : offset + size], dtype, shape)
@@ -64,22 +71,26 @@ def read_inputs(inputs: object, binary: bytes | memoryview) -> dict[str, Array]:
 def _head(tensor: object) -> tuple[str, str, list[int], dict[str, Any]]:
     fields: dict[str, Any] = tensor if isinstance(tensor, dict) else {}
     name, datatype, shape = (fields.get(key) for key in ("name", "datatype", "shape"))
-    parameters = fields.get("parameters") or {}
-    if not isinstance(name, str) or not isinstance(parameters, dict):
+    parameters = parameters_of(fields)
+    if not isinstance(name, str):
         raise InputError("an input is an object with a name, a datatype, a shape and data")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InputError(f"the datatype of input '{name}' is not known", got=datatype, expected=", ".join(DTYPES))
-    if not isinstance(shape, list) or any(type(dim) is not int or dim < 0 for dim in shape):
-        raise InputError(f"the shape of input '{name}' is a list of counts", got=shape)
-    if "shared_memory_region" in parameters:
-        raise Unsupported("shared memory is not supported")
-    return name, DTYPES[datatype], shape, parameters
+    return name, DTYPES[datatype], read_shape(name, shape), parameters
+
+
+def read_shape(name: str, shape: object) -> list[int]:
+    """Raises :class:`InputError` unless ``shape`` is a list of counts that an array can have, empty ones too."""
+    counts: list[int] = shape if isinstance(shape, list) and len(shape) <= _MAX_RANK else [-1]
+    if any(type(dim) is not int or dim < 0 for dim in counts) or math.prod(d or 1 for d in counts) >= _MOST_ELEMENTS:
+        raise InputError(f"the shape of input '{name}' is a list of counts", got=str(shape)[:80])
+    return counts
 
 
 def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
     if dtype == "object":
         values = _texts(name, data)
-        return _shaped(name, values, shape)
+        return shaped(name, values, shape)
     try:
         values = np.asarray(data)
     except ValueError as error:
@@ -87,12 +98,17 @@ def _from_json(name: str, data: object, dtype: str, shape: list[int]) -> Array:
     allowed = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[np.dtype(dtype).kind]
     if not isinstance(data, list) or (values.size and values.dtype.kind not in allowed):
         raise InputError(f"the data of input '{name}' are not {NAMES[dtype]}")
+    return shaped(name, in_range(name, values, dtype), shape)
+
+
+def in_range(name: str, values: Array, dtype: str) -> Array:
+    """``values`` as ``dtype``. Raises :class:`InputError` for an integer beyond it; floats become infinite."""
     if values.size and np.dtype(dtype).kind in "iu":
         limits = np.iinfo(dtype)
         if int(values.min()) < limits.min or int(values.max()) > limits.max:
             raise InputError(f"the data of input '{name}' do not fit {NAMES[dtype]}")
     with np.errstate(over="ignore"):
-        return _shaped(name, values.astype(dtype), shape)
+        return values.astype(dtype, copy=False)
 
 
 def _texts(name: str, data: object) -> Array:
@@ -106,16 +122,18 @@ def _texts(name: str, data: object) -> Array:
             flat.append(item.encode())
         else:
             raise InputError(f"the data of input '{name}' are not texts")
-    return _objects(flat)
+    return objects(flat)
 
 
-def _objects(items: Sequence[bytes]) -> Array:
+def objects(items: Sequence[bytes]) -> Array:
+    """BYTES elements, flat."""
     array = np.empty(len(items), object)
     array[:] = items
     return array
 
 
-def _shaped(name: str, values: Array, shape: list[int]) -> Array:
+def shaped(name: str, values: Array, shape: list[int]) -> Array:
+    """``values`` in ``shape``. Raises :class:`InputError` where they do not fill it."""
     if values.size != math.prod(shape):
         raise InputError(
             f"the data of input '{name}' do not fill its shape", got=f"{values.size} elements", expected=shape
@@ -126,7 +144,7 @@ def _shaped(name: str, values: Array, shape: list[int]) -> Array:
 def from_bytes(name: str, raw: bytes | memoryview, dtype: str, shape: list[int]) -> Array:
     """Little-endian elements in row-major order; each of BYTES has its length in front (u32)."""
     if dtype == "object":
-        return _shaped(name, _objects(_elements(name, raw)), shape)
+        return shaped(name, objects(_elements(name, raw)), shape)
     kind = np.dtype(dtype).newbyteorder("<")
     if len(raw) != math.prod(shape) * kind.itemsize:
         expected = f"{math.prod(shape) * kind.itemsize} for {NAMES[dtype]}{shape}"
@@ -157,20 +175,25 @@ def to_bytes(array: Array) -> bytes:
 
 def classes(array: Array, count: int, labels: Sequence[str] | None) -> Array:
     """The classification extension: each row's ``count`` largest as ``value:index`` or ``value:index:label``."""
+    if array.dtype == object:
+        raise InputError("BYTES have no classes")
+    if not array.size:
+        raise InputError("an empty output has no classes")
     rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
+    digits = "f" if array.dtype.kind == "f" else "d"
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     named = labels if labels is not None and len(labels) == rows.shape[1] else None
     texts = [
-        f"{row[index]:f}:{index}" + (f":{named[index]}" if named else "")
+        f"{row[index]:{digits}}:{index}" + (f":{named[index]}" if named else "")
         for row, best in zip(rows, order)
         for index in best
     ]
-    return _objects([text.encode() for text in texts]).reshape(order.shape)
+    return objects([text.encode() for text in texts]).reshape(order.shape)
 
 
 def describe(name: str, array: Array) -> dict[str, Any]:
     """A tensor of a reply without its data."""
-    return {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+    return {"name": name, "datatype": _NAMES_OF[array.dtype], "shape": list(array.shape)}
 
 
 def json_data(array: Array) -> Array | list[str]:
@@ -182,7 +205,9 @@ def json_data(array: Array) -> Array | list[str]:
 
 def parameters_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The ``parameters`` of a request or an output."""
-    parameters = fields.get("parameters") or {}
+    parameters = fields.get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise InputError("parameters are an object", got=type(parameters).__name__)
     return parameters

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_fakes import Echo, advance, run_still, settle, tagged
 
-from deploy.errors import CheckFailed, InputError
-from deploy.serving.batcher import Batcher, BatchSettings
+from deploy.errors import InputError
+from deploy.serving.batcher import Batcher
 from deploy.serving.errors import QueueFull, TimedOut, Unavailable
+from deploy.serving.settings import BatchSettings
 
 
 async def started(*runners: Echo, **options: float) -> Batcher:
@@ -123,14 +124,12 @@ def test_priorities_go_first_and_keep_their_own_order():
         echo = Echo()
         batcher = await started(echo, max_batch=1, priorities=3)
         first = await held(batcher, echo)
-        asked = [(1, 3), (2, 0), (3, 1), (4, 2), (5, 1)]  # 0 is the middle, 2
+        asked = [(1, 3), (2, 0), (3, 1), (4, 2), (5, 1), (6, 4)]  # 0 and what is no level are the middle, 2
         tasks = [ask(batcher, tag, priority=priority) for tag, priority in asked]
         await settle()
         echo.gate.set()
         await asyncio.gather(first, *tasks)
-        assert echo.batches == [[99], [3], [5], [2], [4], [1]]
-        with pytest.raises(InputError, match="no such priority"):
-            await batcher.infer(tagged(1), priority=4)
+        assert echo.batches == [[99], [3], [5], [2], [4], [6], [1]]
 
     run_still(check())
 
@@ -234,6 +233,52 @@ def test_an_error_of_the_network_reaches_all_of_its_batch_and_no_other():
     run_still(check())
 
 
+def test_of_a_batch_that_fails_each_request_runs_alone_once():
+    class Picky(Echo):
+        def infer(self, feeds):
+            outputs = super().infer(feeds)
+            if (feeds["x"] == 2).any():
+                raise RuntimeError("cannot run 2")
+            return outputs
+
+    async def check():
+        echo = Picky()
+        batcher = await started(echo)
+        first = await held(batcher, echo)
+        good, bad, third, also_good = (ask(batcher, tag) for tag in (1, 2, 3, 4))
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, answered(good, 1), answered(third, 3), answered(also_good, 4))
+        with pytest.raises(RuntimeError, match="cannot run 2"):
+            await bad
+        assert echo.batches == [[99], [1, 2, 3, 4], [1], [2], [3], [4]]
+        counted = batcher.statistics
+        assert (counted.requests["success"].count, counted.failures["BACKEND"].count) == (4, 1)
+        assert (counted.executions, counted.inferences) == (4, 4)  # 99 and three alone
+        await answered(ask(batcher, 5), 5)
+
+    run_still(check())
+
+
+def test_a_request_whose_client_left_is_not_run_alone():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2, max_delay=1.0)
+        echo.error = RuntimeError("broken")
+        echo.gate.clear()
+        stays, leaves = ask(batcher, 1), ask(batcher, 2)
+        await settle()
+        await asyncio.to_thread(echo.entered.acquire)
+        leaves.cancel()
+        await settle()
+        echo.gate.set()
+        with pytest.raises(RuntimeError, match="broken"):
+            await stays
+        assert echo.batches == [[1, 2], [1]]
+
+    run_still(check())
+
+
 def test_not_ready_before_the_warm_up_and_not_after_the_drain():
     async def check():
         echo = Echo(width=2)
@@ -300,7 +345,7 @@ def test_a_fixed_batch_is_filled_from_several_requests_and_padded():
     run_still(check())
 
 
-def test_outputs_of_other_rows_are_an_error_and_not_another_s_answer():
+def test_outputs_of_other_rows_are_never_another_s_answer():
     class Short(Echo):
         def infer(self, feeds):
             return {"y": super().infer(feeds)["y"][:1]}
@@ -312,9 +357,8 @@ def test_outputs_of_other_rows_are_an_error_and_not_another_s_answer():
         tasks = [ask(batcher, 1), ask(batcher, 2)]
         await settle()
         echo.gate.set()
-        await first
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            assert isinstance(result, CheckFailed)
+        await asyncio.gather(first, answered(tasks[0], 1), answered(tasks[1], 2))
+        assert echo.batches == [[99], [1, 2], [1], [2]]
 
     run_still(check())
 
@@ -384,5 +428,112 @@ def test_every_answer_is_its_request_s_whatever_the_order(steps, instances, dela
         seen = [row for runner in runners for batch in runner.batches for row in batch]
         assert len(seen) == len(set(seen))
         assert all(len(batch) <= 4 for runner in runners for batch in runner.batches)
+
+    run_still(check())
+
+
+def test_a_full_batch_behind_a_running_one_starts_without_the_event_loop():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2)
+        first = await held(batcher, echo)
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        await settle()
+        assert batcher.waiting == 3
+        echo.gate.set()
+        assert echo.entered.acquire(timeout=30)  # the loop stands still here
+        assert echo.batches == [[99], [1, 2]]
+        await asyncio.gather(first, *(answered(task, tag) for task, tag in zip(tasks, (1, 2, 3))))
+        assert echo.batches[2:] == [[3]]
+        assert batcher.waiting == 0
+
+    run_still(check())
+
+
+def test_what_is_given_up_behind_a_running_batch_does_not_run():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2)
+        first = await held(batcher, echo)
+        kept, dropped, late, alone = ask(batcher, 1), ask(batcher, 2), ask(batcher, 3, timeout=1.0), ask(batcher, 4)
+        await settle()
+        dropped.cancel()
+        await advance(1.0)
+        with pytest.raises(TimedOut):
+            await late
+        echo.gate.set()
+        await asyncio.gather(first, answered(kept, 1), answered(alone, 4))
+        assert echo.batches == [[99], [1], [4]]
+        assert {name: one.count for name, one in batcher.statistics.failures.items() if one.count} == {
+            "CANCELED": 1,
+            "REJECTED": 1,
+        }
+
+    run_still(check())
+
+
+def test_the_deadline_of_a_request_behind_a_running_batch_ends_when_it_starts():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1)
+        first = await held(batcher, echo)
+        task = ask(batcher, 1, timeout=1.0)
+        await settle()
+        echo.gate.set()
+        await first
+        echo.gate.clear()  # the second may have gone through: then it is answered all the same
+        await advance(2.0)
+        echo.gate.set()
+        await answered(task, 1)
+
+    run_still(check())
+
+
+def test_with_priorities_nothing_is_sent_ahead():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=1, priorities=2)
+        first = await held(batcher, echo)
+        low = ask(batcher, 1, priority=2)
+        await settle()
+        high = ask(batcher, 2, priority=1)
+        await settle()
+        echo.gate.set()
+        await asyncio.gather(first, low, high)
+        assert echo.batches == [[99], [2], [1]]
+
+    run_still(check())
+
+
+def test_with_preserved_ordering_answers_leave_as_their_runs_were_sent():
+    async def check():
+        slow, fast = Echo(), Echo()
+        batcher = await started(slow, fast, max_batch=1, preserve_ordering=True)
+        slow.gate.clear()
+        order = []
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        for tag, task in enumerate(tasks, 1):
+            task.add_done_callback(lambda _, tag=tag: order.append(tag))
+        await settle()
+        for _ in range(2):
+            await asyncio.to_thread(fast.entered.acquire)
+        await settle()
+        assert order == []
+        slow.gate.set()
+        await asyncio.gather(*(answered(task, tag) for tag, task in enumerate(tasks, 1)))
+        assert order == [1, 2, 3]
+
+    run_still(check())
+
+
+def test_with_several_instances_nothing_stands_behind_a_busy_one():
+    async def check():
+        slow, fast = Echo(), Echo()
+        batcher = await started(slow, fast, max_batch=1)
+        slow.gate.clear()
+        tasks = [ask(batcher, tag) for tag in (1, 2, 3)]
+        await asyncio.gather(*(answered(task, tag) for tag, task in enumerate(tasks[1:], 2)))
+        slow.gate.set()
+        await answered(tasks[0], 1)
 
     run_still(check())

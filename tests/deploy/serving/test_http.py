@@ -17,30 +17,14 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 import uvicorn
 from PIL import Image
-from serving_fakes import Echo
+from serving_fakes import Colours, Echo
 from tritonclient.utils import InferenceServerException
 
-from deploy.runtime.base import Runner
-from deploy.serving.batcher import BatchSettings
+from deploy.serving.connection import Connection
 from deploy.serving.http import application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Limits, Service
-from deploy.specs import TensorSpec
-
-
-class Colours(Runner):
-    """Mean of each channel of an image."""
-
-    backend, execution = "fake", "fake"
-    inputs = (TensorSpec("input", "float32", ("batch", 3, 8, 8)),)
-    outputs = (TensorSpec("logits", "float32", ("batch", 3)),)
-
-    def infer(self, feeds):
-        self.check(feeds)
-        return {"logits": feeds["input"].mean(axis=(2, 3))}
-
-    def close(self):
-        pass
+from deploy.serving.settings import BatchSettings
 
 
 def broken():
@@ -56,7 +40,7 @@ class Live:
         self.repository = Repository(openers, BatchSettings(max_batch=4, max_queue=queue))
         limits = Limits(body=100_000, pixels=10_000, body_seconds=seconds)
         app = application(Service(self.repository, limits), **options)
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+        self.server = uvicorn.Server(uvicorn.Config(app, http=Connection, port=0, log_level="critical", lifespan="off"))
         self.started = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.thread.start()
@@ -183,13 +167,17 @@ def test_classify_takes_a_form_and_a_bare_body(live, form):
     assert len(reply.json()["predictions"]) == 2
 
 
-def test_a_raw_body_needs_a_model_of_one_size(live):
+def test_a_raw_body_needs_a_model_of_one_input_and_one_open_size(live):
     headers = {"Inference-Header-Content-Length": "0"}
     rows = np.ones((1, 3, 8, 8), np.float32)
     reply = live.http.post("/v2/models/colours/infer", content=rows.tobytes(), headers=headers)
     length = int(reply.headers["Inference-Header-Content-Length"])
     np.testing.assert_array_equal(np.frombuffer(reply.content[length:], "<f4"), [1, 1, 1])
-    assert live.http.post("/v2/models/echo/infer", content=b"1234", headers=headers).status_code == 400
+    reply = live.http.post("/v2/models/echo/infer", content=bytes(12), headers=headers)
+    assert json.loads(reply.content[: int(reply.headers["Inference-Header-Content-Length"])])["outputs"][0][
+        "shape"
+    ] == [1, 3]
+    assert live.http.post("/v2/models/echo/infer", content=b"12345", headers=headers).status_code == 400
 
 
 def asking(**changes):
@@ -209,6 +197,8 @@ BAD = {
     "dtype unknown": (INFER, asking(datatype="FP8"), {}, 400),
     "rank": (INFER, asking(shape=[2]), {}, 400),
     "negative": (INFER, asking(shape=[-1, 2]), {}, 400),
+    "empty and huge": (INFER, asking(shape=[0, 1 << 62, 1 << 62], data=[]), {}, 400),
+    "axes without end": (INFER, asking(shape=[1 << 60] * 4000), {}, 400),
     "too few": (INFER, asking(data=[1]), {}, 400),
     "ragged": (INFER, asking(data=[[1], [2, 3]]), {}, 400),
     "texts": (INFER, asking(data=["1", "2"]), {}, 400),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,13 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_fakes import Echo, tagged
 
 from deploy.errors import InputError
-from deploy.serving.batcher import BatchSettings
 from deploy.serving.errors import QueueFull, TimedOut
 from deploy.serving.http import application
 from deploy.serving.metrics import metrics_application
 from deploy.serving.repository import Repository
 from deploy.serving.service import Service
+from deploy.serving.settings import BatchSettings
 from deploy.serving.statistics import STAGES
+from deploy.serving.telemetry import Telemetry
 
 ECHO = (("model", "echo"), ("version", "1"))
 
@@ -29,11 +32,12 @@ async def get(app, path):
     return reply
 
 
-async def scrape(repository):
+async def scrape(repository, telemetry=None):
     """Sample (name, labels) → value, and metric → type."""
-    reply = await get(metrics_application(repository), "/metrics")
+    reply = await get(metrics_application(repository, telemetry or Telemetry()), "/metrics")
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert "_total" not in reply.text  # the parser adds it to its own names of counters
+    triton = [line for line in reply.text.splitlines() if "nv_" in line]
+    assert not any("_total" in line for line in triton)  # the parser adds it to its own names of counters
     families = list(text_string_to_metric_families(reply.text))
     rows = [sample for family in families for sample in family.samples]
     samples = {(row.name.removesuffix("_total"), tuple(sorted(row.labels.items()))): row.value for row in rows}
@@ -99,6 +103,40 @@ def test_the_metrics_are_the_statistics():
     asyncio.run(check())
 
 
+def test_an_instance_is_busy_while_it_runs_whether_the_run_succeeds_or_not():
+    async def check():
+        async with loaded() as (echo, repository):
+            assert (await scrape(repository))[0]["deploy_instances", ECHO] == 1
+            for echo.error in (None, RuntimeError("broken")):
+                before = (await scrape(repository))[0]["deploy_instance_busy_seconds", ECHO]
+                echo.gate.clear()
+                asked = asyncio.ensure_future(repository.model("echo").batcher.infer(tagged(1)))
+                await asyncio.to_thread(echo.entered.acquire)
+                await asyncio.sleep(0.05)
+                echo.gate.set()
+                await asyncio.wait([asked])
+                assert (asked.exception() is None) == (echo.error is None)
+                assert 0.05 <= (await scrape(repository))[0]["deploy_instance_busy_seconds", ECHO] - before < 1
+
+    asyncio.run(check())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_the_process_tells_of_its_memory_and_open_files():
+    async def check():
+        async with loaded() as (_, repository):
+            samples, _ = await scrape(repository)
+        assert samples["process_resident_memory_bytes", ()] == pytest.approx(resident(), rel=0.2)
+        assert samples["process_open_fds", ()] >= 3
+        assert samples["process_cpu_seconds", ()] > 0
+
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    asyncio.run(check())
+
+
 def test_the_histograms_hold_every_request_and_every_run():
     async def check():
         async with loaded(max_batch=6, max_queue=2) as (echo, repository):
@@ -134,6 +172,8 @@ def test_pending_are_those_that_wait_and_an_unloaded_model_is_not_there():
             await asyncio.gather(*tasks)
             assert (await scrape(repository))[0]["nv_inference_pending_request_count", ECHO] == 0
             await repository.unload("echo")
-            assert (await scrape(repository))[0] == {}
+            samples, _ = await scrape(repository)
+            ours = {sample: value for sample, value in samples.items() if not sample[0].startswith("process_")}
+            assert ours == {("deploy_model_ready", ECHO): 0}
 
     asyncio.run(check())

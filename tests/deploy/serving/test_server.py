@@ -1,14 +1,12 @@
-"""The socket that the server listens on."""
+"""The socket that the server listens on, and what it logs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
-import pytest
-import uvicorn
-
-from deploy.serving.server import _config, _listen
+from deploy.serving.server import _listen, _wanted
 
 
 def test_connections_send_at_once_instead_of_waiting_for_acknowledgements():
@@ -32,20 +30,12 @@ def test_connections_send_at_once_instead_of_waiting_for_acknowledgements():
     asyncio.run(check())
 
 
-def test_a_head_without_end_is_cut_off():
-    async def check():
-        with _listen("127.0.0.1", 0) as listening:
-            server = uvicorn.Server(_config(None, 1))
-            address = listening.getsockname()
-            task = asyncio.create_task(server.serve([listening]))
-            try:
-                await asyncio.to_thread(send_headers, address)
-            finally:
-                server.should_exit = True
-                await task
+def logged(error):
+    return logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "failed", None, (type(error), error, None))
 
-    def send_headers(address):
-        with socket.create_connection(address, timeout=10) as client, pytest.raises(ConnectionError):
-            client.sendall(b"GET / HTTP/1.1\r\n" + b"".join(b"name: " + b"x" * 10_000 + b"\r\n" for _ in range(2000)))
 
-    asyncio.run(check())
+def test_a_client_that_resets_while_its_reply_is_written_is_not_logged_and_every_other_error_is():
+    gone = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    assert not _wanted(logged(gone))
+    assert _wanted(logged(RuntimeError("something else")))
+    assert _wanted(logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "failed", None, None))

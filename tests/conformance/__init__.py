@@ -1,0 +1,1 @@
+"""One suite of requests for two servers: ours, and a real Triton as the oracle of the protocol."""
