@@ -35,8 +35,8 @@ from deploy.serving.images import TOP_K
 from deploy.serving.keys import NO_KEY, has_key
 from deploy.serving.messages import read_request, write_reply
 from deploy.serving.observed import Observed
-from deploy.serving.record import current
 from deploy.serving.page import page_routes
+from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 

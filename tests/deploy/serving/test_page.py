@@ -95,7 +95,9 @@ def test_its_policy_lets_in_the_server_alone():
         assert reply.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/nothing.js", "/page/../page.py", "/page/%2e%2e/page.py", "/index.html"])
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/nothing.js", "/page/../page.py", "/page/%2e%2e/page.py", "/index.html"]
+)
 def test_no_other_file_is_there(path):
     assert get(path)[0].status_code == 404
 
@@ -104,7 +106,9 @@ def test_whatever_the_page_names_is_served(page, scripts):
     for path in page.values("src") + page.values("href"):
         assert re.fullmatch(r"page/[\w.]+", path), "relative, so that a proxy may put the page below a prefix"
         assert get(f"/{path}")[0].status_code == 200
-    assert set(scripts) == {f"page/{name}.js" for name in ("main", "api", "charts", "dom", "history", "picture", "samples")}
+    assert set(scripts) == {
+        f"page/{name}.js" for name in ("main", "api", "charts", "dom", "history", "picture", "samples")
+    }
 
 
 def test_the_markup_is_whole(page, scripts):

@@ -25,7 +25,7 @@ NETWORK = ("--option", "width_mult=0.75", "--option", "reduced_tail=true", "--nu
 THREE = (DIGITS / "samples" / "3.png").read_bytes()
 BLOCKS = {"red": (20, 30, 120, 100), "green": (130, 5, 170, 45), "blue": (180, 50, 300, 150)}
 SIZE = (320, 160)
-HOSTILE = '<img src=x onerror=alert(1)>\'"$(exit 9)`'
+HOSTILE = "<img src=x onerror=alert(1)>'\"$(exit 9)`"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
