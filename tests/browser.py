@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 @contextlib.contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[str]:
     """``deploy serve`` on ``folder`` as a process; the address of its page."""
-    flags = ["--http-port", "0", "--no-metrics", "--threads", "1", *arguments]
+    flags = ["--http-port", "0", "--no-grpc", "--no-metrics", "--threads", "1", *arguments]
     command = [sys.executable, "-m", "deploy", "serve", str(folder), *flags]
     env = environment(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED="1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as server:
