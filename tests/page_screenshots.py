@@ -1,8 +1,8 @@
-"""Pictures of the page, to look at: ``desktop``, ``dark``, ``detector``, ``phone`` and ``locked``.
+"""Pictures of the page, to look at: ``serve``, ``dark``, ``detector``, ``phone``, ``numbers`` and ``locked``.
 
     PYTHONPATH=.:tests python tests/page_screenshots.py FOLDER [NAME …]
 
-``desktop`` is docs/images/serve.png.
+``serve`` is the one in docs/images.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import sys
 import tempfile
 from pathlib import Path
 
-from browser import Tab, chromium, serving
+from browser import PHONE, Tab, chromium, serving
 from page_models import THREE, blocks_png, load, write_models
 from PIL import Image
 
 DESKTOP = {"viewport": {"width": 1180, "height": 800}}
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+TALL = {**PHONE, "viewport": {"width": 360, "height": 2260}}
 # Options of the browser, the model, its image.
 SHOTS = {
-    "desktop": (DESKTOP, "digits", THREE),
+    "serve": (DESKTOP, "digits", THREE),
     "dark": ({**DESKTOP, "color_scheme": "dark"}, "digits", THREE),
     "detector": (DESKTOP, "colours", blocks_png()),
-    "phone": ({**PHONE, "color_scheme": "dark"}, "colours", blocks_png()),
+    "phone": ({**TALL, "color_scheme": "dark"}, "colours", blocks_png()),
     "numbers": ({**DESKTOP, "color_scheme": "dark"}, "sums", None),
 }
-COLOURS = 128  # of a palette: half the bytes, and nothing of it is seen
 FILLED = 12  # seconds of load before the picture is taken
 
 
-def take(tab: Tab, model: str, image: bytes | None, path: Path) -> None:
-    """One picture, of the whole page."""
+def take(tab: Tab, model: str, image: bytes | None, path: Path, *, whole: bool) -> None:
+    """One picture, of the ``whole`` page or of what the window shows."""
     tab.open().choose(model)
     if image is not None:
         with load(tab.address, "digits"):
@@ -38,8 +37,8 @@ def take(tab: Tab, model: str, image: bytes | None, path: Path) -> None:
             tab.give(("image.png", "image/png", image))
             tab.said("round trip")
             tab.page.wait_for_timeout(500)
-    tab.page.screenshot(path=path, full_page=True)
-    Image.open(path).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    tab.page.screenshot(path=path, full_page=whole)
+    Image.open(path).convert("RGB").save(path, optimize=True)
     tab.close()
 
 
@@ -50,7 +49,9 @@ def main(into: Path, names: list[str]) -> None:
         with serving(write_models(Path(folder))) as address:
             for name in names or SHOTS:
                 options, model, image = SHOTS[name]
-                take(Tab(browser, address, **options), model, image, into / f"{name}.png")
+                # A picture of the whole page would end the emulation of a touch screen.
+                whole = not options.get("has_touch", False)
+                take(Tab(browser, address, **options), model, image, into / f"{name}.png", whole=whole)
         with serving(Path(folder), "--api-key", "secret") as address:
             page = browser.new_page(**DESKTOP)
             page.goto(address)
