@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from commands import REPOSITORY, environment
 
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 

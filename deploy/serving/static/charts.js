@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 
 const WIDTH = 600;
 const HEIGHT = 100;
+const DASH = 6;
 
 function drawn(tag, attributes = {}) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -56,18 +57,18 @@ export class LineChart {
     this.svg.setAttribute("aria-label", `${this.title}, now: ${words.join(", ")}`);
   }
 
-  /** A gap where a value is null; a point without neighbours is a dot. */
+  /** A gap where a value is null; a point without one before it begins with a dash, so that it is seen alone too. */
   #path(points, now, ceiling) {
     let path = "";
     let open = false;
     for (const [time, value] of points) {
-      if (value === null) {
+      if (value === null || time < now - this.seconds) {
         open = false;
         continue;
       }
       const x = WIDTH * (1 - (now - time) / this.seconds);
       const y = HEIGHT - 1 - (HEIGHT - 2) * (value / ceiling);
-      path += open ? `L${x.toFixed(1)} ${y.toFixed(1)}` : `M${x.toFixed(1)} ${y.toFixed(1)}h1`;
+      path += open ? `L${x.toFixed(1)} ${y.toFixed(1)}` : `M${(x - DASH).toFixed(1)} ${y.toFixed(1)}h${DASH}`;
       open = true;
     }
     return path;

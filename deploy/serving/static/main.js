@@ -96,13 +96,15 @@ class Model {
     this.most = config.max_batch_size || 1;
     const said = Object.fromEntries(Object.entries(config.parameters ?? {}).map(([name, { string_value }]) => [name, string_value]));
     const count = config.instance_group?.[0]?.count ?? 1;
-    this.facts.textContent = [
+    const facts = [
       `version ${this.version}`,
       PLATFORMS[metadata.platform] ?? metadata.platform,
       ...(said.precision ? [said.precision] : []),
       config.max_batch_size ? `max batch ${this.most}` : "no batching",
       ...(count > 1 ? [`${count} instances`] : []),
-    ].join(" · ");
+    ];
+    const each = facts.map((fact, at) => element("span", {}, at < facts.length - 1 ? `${fact} ·` : fact));
+    this.facts.replaceChildren(...each.flatMap((fact) => [fact, " "]));
     const tensor = ({ name, datatype, shape: dims }) => `${name} ${datatype}${shape(dims)}`;
     this.tensors.textContent = [metadata.inputs, metadata.outputs].map((side) => side.map(tensor).join(", ")).join(" → ");
     if (said.weights === "random") this.tensors.append(element("em", {}, "random weights: answers mean nothing"));

@@ -47,6 +47,10 @@ export class Picture {
     this.#asked?.abort();
     byId("found").replaceChildren();
     for (const box of byId("picture").querySelectorAll(".box")) box.remove();
+    if (model === null) return; // the first is not known yet; the image waits for it
+    const images = !model.metadata || takesImages(model.metadata.inputs);
+    byId("choose").hidden = !images;
+    if (!images) return this.#say(`${model.name} takes no images.`);
     const refused = this.#refused();
     this.#say(refused ?? "", refused !== null);
     if (refused !== null || this.#file === null) return;
@@ -60,8 +64,6 @@ export class Picture {
   }
 
   #refused() {
-    const { name, metadata } = this.#model;
-    if (metadata && !takesImages(metadata.inputs)) return `${name} takes no images.`;
     if (this.#file?.type && !this.#file.type.startsWith("image/")) return `${this.#file.name} is not an image.`;
     return null;
   }

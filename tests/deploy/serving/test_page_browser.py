@@ -1,74 +1,19 @@
-"""The page in Chromium, on a real server: a classifier that was trained, a detector, a model of no images."""
+"""The page in Chromium, on a real server: what it shows and does. test_page_looks.py is of how it can be used."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import subprocess
 import sys
-import threading
 
 import httpx
-import onnx
 import pytest
-from browser import Tab, chromium, serving
+from browser import PHONE, Tab, serving
 from colours import write_colours
-from commands import REPOSITORY
-from graphs import saved, tensor
-from PIL import Image
+from page_models import BLOCKS, SIZE, THREE, load
 
-from deploy.cli.main import main
-
-DIGITS = REPOSITORY / "examples" / "digits"
-NETWORK = ("--option", "width_mult=0.75", "--option", "reduced_tail=true", "--num-classes", "10", "--image-size", "64")
-THREE = (DIGITS / "samples" / "3.png").read_bytes()
-BLOCKS = {"red": (20, 30, 120, 100), "green": (130, 5, 170, 45), "blue": (180, 50, 300, 150)}
-SIZE = (320, 160)
 HOSTILE = "<img src=x onerror=alert(1)>'\"$(exit 9)`"
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    into = tmp_path_factory.mktemp("models")
-    weights = ("--weights", DIGITS / "digits.safetensors", "--labels", DIGITS / "labels.txt")
-    argv = ["--model", "mobilenet_v3_small", *NETWORK, *weights, "-o", into / "digits.onnx"]
-    assert main([str(argument) for argument in argv], "export") == 0
-    write_colours(into / "colours.onnx")
-    add = onnx.helper.make_node("Add", ["x", "x"], ["y"])
-    saved(str(into / "sums.onnx"), [add], [tensor("x", ["n", 2])], [tensor("y", ["n", 2])])
-    return into
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory):
-    """A picture of three blocks, each of one colour."""
-    image = Image.new("RGB", SIZE, (40, 40, 40))
-    for colour, box in BLOCKS.items():
-        image.paste({"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}[colour], box)
-    path = tmp_path_factory.mktemp("picture") / "blocks.png"
-    image.save(path)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def address(browser, folder):
-    with serving(folder) as page:
-        yield page
-
-
-@pytest.fixture
-def tab(browser, address):
-    opened = Tab(browser, address).open()
-    yield opened
-    opened.close()
 
 
 def test_models_say_what_they_are(tab):
@@ -119,27 +64,6 @@ def test_the_image_is_asked_of_the_model_that_is_chosen_next(tab, blocks):
     assert tab.page.locator(".box").count() == 0
 
 
-@contextlib.contextmanager
-def load(address, model, clients=4):
-    """Requests from ``clients`` threads, one after the other."""
-    stop = threading.Event()
-
-    def ask():
-        with httpx.Client(timeout=60) as client:
-            while not stop.is_set():
-                client.post(f"{address}v2/models/{model}/classify", content=THREE).raise_for_status()
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 def drawn(tab, chart):
     """Each line's points as the chart has them, and the number that stands in its legend."""
     lines = tab.page.locator(f"#{chart} path.line").all()
@@ -173,80 +97,6 @@ def test_charts_move_under_load(tab):
     assert len(heights) == 8
     assert sum(heights) == pytest.approx(100)
     assert sum(height > 0 for height in heights) > 1
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, address, blocks, scheme):
-    tab = Tab(browser, address, **PHONE, color_scheme=scheme).open()
-    for model in ("colours", "digits", "sums"):
-        tab.choose(model)
-        tab.give(("blocks.png", "image/png", blocks))
-        tab.page.wait_for_timeout(300)
-        while (closed := tab.page.locator("details:not([open]) summary")).count():
-            closed.first.click()
-        assert tab.page.evaluate("() => document.documentElement.scrollWidth") == 360
-    assert tab.page.get_by_text("Take a photo").is_visible()
-    assert tab.page.get_by_label("Take a photo").get_attribute("capture") == "environment"
-    for button in tab.page.locator(".button").all():
-        assert button.bounding_box()["height"] >= 44
-    tab.close()
-
-
-CONTRAST = """() => {
-    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-    const luminance = (colour) => {
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((c) => c / 255)
-            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (node) => {
-        for (; node; node = node.parentElement) {
-            const colour = getComputedStyle(node).backgroundColor;
-            if (!/(, 0\\)|transparent)$/.test(colour)) return colour;
-        }
-        return "white";
-    };
-    const rows = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const node = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
-        const [one, two] = [luminance(getComputedStyle(node).color), luminance(behind(node))];
-        const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
-        rows.push([walker.currentNode.data, ratio]);
-    }
-    return rows;
-}"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(browser, address, blocks, scheme):
-    """Contrast of at least 4.5 (WCAG 2.2, level AA), names on boxes included."""
-    tab = Tab(browser, address, color_scheme=scheme).open()
-    tab.choose("colours")
-    tab.give(("blocks.png", "image/png", blocks))
-    tab.boxes()
-    shown = tab.page.evaluate(CONTRAST)
-    tab.choose("sums")
-    tab.said("takes no images")
-    shown += tab.page.evaluate(CONTRAST)
-    assert {"red 90.0 %", "Choose an image", "sums takes no images."} <= {text for text, _ in shown}
-    assert [(text, ratio) for text, ratio in shown if ratio < 4.5] == []
-    tab.close()
-
-
-def test_it_works_by_keyboard(tab):
-    tab.page.get_by_role("radio", name="colours").focus()
-    tab.page.keyboard.press("ArrowDown")
-    assert tab.page.locator("#try-title").inner_text() == "Try digits"
-    tab.page.get_by_label("Choose an image").focus()
-    with tab.page.expect_file_chooser() as chooser:
-        tab.page.keyboard.press("Enter")
-    chooser.value.set_files([{"name": "3.png", "mimeType": "image/png", "buffer": THREE}])
-    assert tab.found()[0][0] == "3"
-    assert tab.page.locator("#said").get_attribute("role") == "status"
 
 
 def test_what_goes_wrong_is_said_in_words(tab, blocks):
@@ -321,7 +171,7 @@ def test_names_and_labels_are_text(browser, blocks, tmp_path):
         assert [label for label, _ in tab.found()] == [HOSTILE, "<script>alert(2)</script>", "&amp;"]
         assert len(tab.boxes()) == 3
         assert tab.page.locator("img").count() == 2, "the icon and the picture"
-        run_samples(tab, tmp_path, {"curl: an image": HOSTILE[:12], "Python: an image": "64.", "Python: arrays": "[["})
+        run_samples(tab, tmp_path, {"curl: an image": HOSTILE[:12], "Python: an image": "scores", "Python: arrays": ""})
         tab.close()
 
 
