@@ -171,7 +171,7 @@ def test_names_and_labels_are_text(browser, blocks, tmp_path):
         assert [label for label, _ in tab.found()] == [HOSTILE, "<script>alert(2)</script>", "&amp;"]
         assert len(tab.boxes()) == 3
         assert tab.page.locator("img").count() == 2, "the icon and the picture"
-        run_samples(tab, tmp_path, {"curl: an image": HOSTILE[:12], "Python: an image": "scores", "Python: arrays": ""})
+        run_samples(tab, tmp_path, {"curl: an image": HOSTILE[:12], "Python: an image": "64.", "Python: arrays": "[["})
         tab.close()
 
 
