@@ -102,6 +102,6 @@ def show(console: Console, served: Sequence[Served], cores: int, decode_threads:
     """The table, and a warning where the models state more threads than there are cores."""
     threads = sum(each.threads for each in served)
     console.table(_COLUMNS, [each.row() for each in served])
-    console.text(f"{threads} threads for models on {cores} cores; {decode_threads} decode images")
+    console.text(f"CPU threads: {threads} for models on {cores} cores, {decode_threads} for images")
     if threads > cores:
         console.warn(f"the models' {threads} threads share {cores} cores: fewer --instances or --threads are faster")

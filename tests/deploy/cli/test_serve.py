@@ -81,7 +81,7 @@ def test_a_folder_is_served_and_sigterm_drains(folder):
             if server.poll() is None:
                 os.kill(server.pid, signal.SIGKILL)
     assert (server.returncode, out.splitlines()[-1], err) == (0, "drained", "")
-    assert "2 threads for models on " in out
+    assert "CPU threads: 2 for models on " in out
     logged = [json.loads(text) for text in (folder / "access.log").read_text().splitlines()]
     asked = [(one["protocol"], one["status"], one["rows"]) for one in logged if one["model"] == "one"]
     assert asked == [("http", 200, 2), ("grpc", "OK", 2)]
