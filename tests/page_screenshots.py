@@ -42,22 +42,27 @@ def take(tab: Tab, model: str, image: bytes | None, path: Path, *, whole: bool) 
     tab.close()
 
 
-def main(into: Path, names: list[str]) -> None:
-    """Write ``names``, or all of them, as PNG into the folder ``into``."""
+def locked(page: object, address: str, path: Path) -> None:
+    """The page of a server that wants a key."""
+    page.goto(address)
+    page.get_by_label("API key").wait_for()
+    page.screenshot(path=path)
+
+
+def main(into: Path, names: set[str]) -> None:
+    """Write ``names`` as PNG into the folder ``into``."""
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         with serving(write_models(Path(folder))) as address:
-            for name in names or SHOTS:
+            for name in SHOTS.keys() & names:
                 options, model, image = SHOTS[name]
                 # A picture of the whole page would end the emulation of a touch screen.
                 whole = not options.get("has_touch", False)
                 take(Tab(browser, address, **options), model, image, into / f"{name}.png", whole=whole)
-        with serving(Path(folder), "--api-key", "secret") as address:
-            page = browser.new_page(**DESKTOP)
-            page.goto(address)
-            page.get_by_label("API key").wait_for()
-            page.screenshot(path=into / "locked.png")
+        if "locked" in names:
+            with serving(Path(folder), "--api-key", "secret") as address:
+                locked(browser.new_page(**DESKTOP), address, into / "locked.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), set(sys.argv[2:]) or {*SHOTS, "locked"})

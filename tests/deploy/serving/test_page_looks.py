@@ -75,7 +75,7 @@ def test_it_works_by_keyboard(tab):
     assert tab.page.locator("#try-title").inner_text() == "Try digits"
     tab.page.get_by_label("Choose an image").focus()
     with tab.page.expect_file_chooser() as chooser:
-        tab.page.keyboard.press("Enter")
+        tab.page.keyboard.press("Space")
     chooser.value.set_files([{"name": "3.png", "mimeType": "image/png", "buffer": THREE}])
     assert tab.found()[0][0] == "3"
     assert tab.page.locator("#said").get_attribute("role") == "status"
