@@ -107,6 +107,7 @@ def _report(offers: Mapping[str, Offers], args: argparse.Namespace, console: Con
 
 
 def _serve(catalogue: Catalogue, bounds: Limits, args: argparse.Namespace, console: Console) -> int:
+    from deploy.serving.access import is_loopback
     from deploy.serving.http import application
     from deploy.serving.repository import Repository
     from deploy.serving.server import serve
@@ -123,7 +124,7 @@ def _serve(catalogue: Catalogue, bounds: Limits, args: argparse.Namespace, conso
     overdue = partial(_give_up, console, args.drain_seconds)
     try:
         answered = serve(
-            application(service, key=key),
+            application(service, key=key, local=is_loopback(args.host)),
             repository,
             host=args.host,
             port=args.http_port,
@@ -134,6 +135,7 @@ def _serve(catalogue: Catalogue, bounds: Limits, args: argparse.Namespace, conso
             telemetry=telemetry,
             reload=Reload(args.reload_seconds or None, not args.no_exit_on_error),
             most_connections=args.max_connections,
+            most_body=bounds.body,
             overdue=overdue,
         )
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 from typing import TYPE_CHECKING
 
@@ -18,17 +17,11 @@ if TYPE_CHECKING:
 
 def regions(args: argparse.Namespace) -> Regions | None:
     """System shared memory: where only this machine can connect, unless the flag says otherwise."""
+    from deploy.serving.access import is_loopback
     from deploy.serving.shared_memory import Regions
 
     wanted = args.shared_memory
-    return Regions() if (_is_loopback(args.host) if wanted is None else wanted) else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return Regions() if (is_loopback(args.host) if wanted is None else wanted) else None
 
 
 def grpc_server(service: Service, args: argparse.Namespace, key: str | None) -> GrpcServer | None:

@@ -208,7 +208,7 @@ class Batcher:
 
     async def _run(self, instance: Instance, run: Run) -> None:
         executions = await instance.run(run.batch)
-        instance.runs.popleft()
+        instance.runs.remove(run)
         if instance.runs:
             instance.runs[0].begin()
         run.answer = partial(self._answer, executions, run)

@@ -20,7 +20,7 @@ ON_DISCONNECT = "deploy.on_disconnect"
 class Connection(DirectBodies):
     """Closes itself on a head of more than ``HEAD_BYTES``, or one that is not there ``HEAD_SECONDS`` after its start.
 
-    The first head starts with the connection. What is read at once, up to 256 KiB, is parsed at once: a head is cut off
+    The first head starts with the connection. What is read at once, up to 16 KiB, is parsed at once: a head is cut off
     by the read that follows. A body that goes on after its reply has ``HEAD_SECONDS`` to end, so that the client reads
     the reply instead of a reset. Between requests uvicorn's ``timeout_keep_alive`` holds.
     """
@@ -60,6 +60,11 @@ class Connection(DirectBodies):
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+        if self._head_timer is not None:  # the reply went out before: what uvicorn then started, the body has stopped
+            self._stop_timer()
+            self._unset_keepalive_if_required()
+            seconds = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -24,29 +24,47 @@ class DirectBodies(HttpToolsProtocol, asyncio.BufferedProtocol):
     which takes memory only as it fills. A parser of its own then reads the next head.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, longest: int = WHOLE_BYTES, **kwargs: Any) -> None:
+        """``longest``: bytes of a body that is read so, at most ``WHOLE_BYTES``."""
         super().__init__(*args, **kwargs)
+        self._longest = min(longest, WHOLE_BYTES)
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._body: memoryview | None = None
-        self._filled = 0
+        self._filled = self._skipped = 0
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._skipped:
+            return self._scratch[: self._skipped]
         return self._scratch if self._body is None else self._body[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._skipped:
+            self._skipped -= nbytes
+            if not self._skipped:
+                self._end_body()
+            return
         if self._body is None:
             self.data_received(bytes(self._scratch[:nbytes]))
             return
         self._filled += nbytes
         if self._filled == len(self._body):
-            self.parser = httptools.HttpRequestParser(self)
-            self.on_message_complete()
+            self._end_body()
+
+    def _end_body(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """What is left of a body that nobody waits for is not kept."""
+        super().on_response_complete()
+        if self._body is not None and self.cycle.response_complete:
+            self._skipped, self._body = len(self._body) - self._filled, None
 
     def on_headers_complete(self) -> None:
         length = _length(self.headers)
         self.scope.setdefault("extensions", {})
         super().on_headers_complete()
-        if 0 < length <= WHOLE_BYTES:
+        if 0 < length <= self._longest:
             self._body, self._filled = np.empty(length, np.uint8).data, 0
 
     def on_body(self, body: bytes) -> None:

@@ -37,10 +37,14 @@ class Entry:
     def ready(self) -> bool:
         return bool(self.batchers) and all(batcher.ready for _, batcher in self.batchers.values())
 
+    def holds(self, version: int, offer: Offer) -> bool:
+        """Whether just this is loaded."""
+        return version in self.batchers and self.batchers[version][0].stamp == offer.stamp
+
     def tried(self, version: int, offer: Offer) -> bool:
         """Whether just this is loaded, or could not be."""
         failed = version in self.failed and self.failed[version] == offer.stamp
-        return failed or (version in self.batchers and self.batchers[version][0].stamp == offer.stamp)
+        return failed or self.holds(version, offer)
 
     def row(self, version: int) -> dict[str, str]:
         """State and reason of a version."""

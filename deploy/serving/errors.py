@@ -61,5 +61,5 @@ def failure_reason(error: BaseException) -> str:
 
 def told(error: Exception) -> str:
     """What a client reads of an error: one line, cut off where it repeats too much of the request."""
-    text = str(getattr(error, "headline", error))
+    text = str(getattr(error, "headline", error)) or ("too little memory" if isinstance(error, MemoryError) else "")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

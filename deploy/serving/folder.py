@@ -81,6 +81,8 @@ def _inside(path: Path) -> Iterator[Files]:
         return
     for entry in sorted(path.iterdir()):
         if entry.is_dir():
+            if not os.access(entry, os.R_OK | os.X_OK):  # a volume's lost+found
+                continue
             versions = dict(_versions(entry))
             if versions:
                 foreign = entry / "config.pbtxt"

@@ -43,6 +43,7 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (QueueFull, _CODES.UNAVAILABLE),
     (TimedOut, _CODES.UNAVAILABLE),
     (Unavailable, _CODES.UNAVAILABLE),
+    (MemoryError, _CODES.UNAVAILABLE),
     (InputError, _CODES.INVALID_ARGUMENT),
 )
 # What health checks of load balancers ask without a key, as over HTTP.

@@ -68,7 +68,7 @@ class Methods:
         return write_message(await self._service.infer(model, asked))
 
     async def repository_index(self, request: Any) -> Any:
-        return _document("RepositoryIndex", {"models": self._repository.index(request.ready)})
+        return _document("RepositoryIndex", {"models": await self._repository.listed(request.ready)})
 
     async def repository_model_load(self, request: Any) -> Any:
         if request.parameters:

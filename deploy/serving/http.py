@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deploy.errors import DeployError, InputError
-from deploy.serving.access import NO_KEY, has_key, of_another_site
+from deploy.serving.access import NO_KEY, OTHER_SITE, has_key, of_another_site
 from deploy.serving.bodies import SlowBody, compressed, read_body
 from deploy.serving.connection import ON_DISCONNECT
 from deploy.serving.descriptions import model_config, model_metadata, model_statistics, server_metadata
@@ -100,7 +100,7 @@ class _Handlers:
         ready = (await self._object(request)).get("ready", False)
         if not isinstance(ready, bool):
             raise InputError("ready is true or false", got=type(ready).__name__)
-        rows = self._repository.index(ready)
+        rows = await self._repository.listed(ready)
         return _json([{name: value for name, value in row.items() if value} for row in rows])
 
     async def load(self, request: Request) -> Response:
@@ -216,14 +216,17 @@ def _failed(request: Request, error: Exception) -> Response:
     return _json({"error": "internal error"}, 500)
 
 
-def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
+def _guarded(handler: Handler, key: str | None, open_to_all: bool, local: bool) -> Handler:
     """``handler`` with its errors as replies, for those who may ask."""
 
     async def endpoint(request: Request) -> Response:
         if key is not None and not open_to_all and not has_key(request.headers.get("authorization", ""), key):
             return _json({"error": NO_KEY}, 401)
-        if of_another_site(request.headers.get("origin"), request.headers.get("host")):
-            return _json({"error": "pages of other sites may not ask; a proxy must pass the Host header on"}, 403)
+        if of_another_site(request.headers.get("origin"), request.headers.get("host"), local=local):
+            return _json(
+                {"error": OTHER_SITE},
+                403,
+            )
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - every error is a reply
@@ -232,8 +235,11 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool) -> Handler:
     return endpoint
 
 
-def application(service: Service, *, key: str | None = None) -> Starlette:
-    """The ASGI application. With ``key``, everything but health and the page wants ``Authorization: Bearer KEY``."""
+def application(service: Service, *, key: str | None = None, local: bool = False) -> Starlette:
+    """The ASGI application. With ``key``, everything but health and the page wants ``Authorization: Bearer KEY``.
+
+    ``local``: it listens on loopback alone.
+    """
     handlers, regions = _Handlers(service), RegionHandlers(service)
     get: list[tuple[str, Handler]] = [
         ("/v2/health/live", handlers.live),
@@ -262,7 +268,7 @@ def application(service: Service, *, key: str | None = None) -> Starlette:
     for tail in ("/trace/setting", "/generate", "/generate_stream"):
         both += _of_model(tail, handlers.unsupported)
     routes = [
-        Route(path, _guarded(handler, key, path.startswith("/v2/health")), methods=list(methods))
+        Route(path, _guarded(handler, key, path.startswith("/v2/health"), local and key is None), methods=list(methods))
         # Routes are tried in turn: infer's are the first.
         for table, methods in ((post, ("POST",)), (get, ("GET",)), (both, ("GET", "POST")))
         for path, handler in table

@@ -74,16 +74,13 @@ class Instance:
 
         Where a run of several fails, each runs alone, once: who asked for nothing wrong gets its answer.
         """
-        loop = asyncio.get_running_loop()
         ahead = len(self.runs) > 1 and len(batch) > 1
-        joined = self._joiner.submit(join, [one.feeds for one in batch]) if ahead else None
         try:
-            return [await loop.run_in_executor(self._thread, _execution, self.runner, batch, joined)]
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises belongs to those who asked
-            if len(batch) == 1:
-                return [Execution(batch, error=error)]
-            _LOG.warning("a run of %d requests failed, each is run alone: %r", len(batch), error)
-            return [execution for request in batch for execution in await self.run([request])]
+            joined = self._joiner.submit(join, [one.feeds for one in batch]) if ahead else None
+            work = self._thread.submit(_executions, self.runner, batch, joined)
+        except RuntimeError as error:  # closed: the drain's limit has passed
+            return [Execution(batch, error=error)]
+        return await asyncio.wrap_future(work)
 
     def close(self) -> Future[None]:
         """Close the runner behind the run that it may be in."""
@@ -91,6 +88,17 @@ class Instance:
         self._thread.shutdown(wait=False)
         self._joiner.shutdown(wait=False)
         return closed
+
+
+def _executions(runner: Runner, batch: Sequence[Request], joined: Future[Feeds] | None) -> list[Execution]:
+    """All in one call of the thread: what stands behind the batch runs behind its retries."""
+    try:
+        return [_execution(runner, batch, joined)]
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises belongs to those who asked
+        if len(batch) == 1:
+            return [Execution(batch, error=error)]
+        _LOG.warning("a run of %d requests failed, each is run alone: %r", len(batch), error)
+        return [execution for request in batch for execution in _executions(runner, [request], None)]
 
 
 def _execution(runner: Runner, batch: Sequence[Request], joined: Future[Feeds] | None) -> Execution:

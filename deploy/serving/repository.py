@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -113,7 +113,15 @@ class Repository:
     def names(self) -> list[str]:
         return list(self._entries)
 
-    def index(self, ready_only: bool = False) -> list[dict[str, str]]:
+    async def listed(self, ready_only: bool = False) -> list[dict[str, str]]:
+        """:meth:`index`, with what lies in the folder since it was last looked at."""
+        unseen = {}
+        with contextlib.suppress(InputError):
+            found = (await self.look()).items()
+            unseen = {name: Entry(offers, wanted=False, required=False) for name, offers in found}
+        return self.index(ready_only, unseen)
+
+    def index(self, ready_only: bool = False, unseen: Mapping[str, Entry] | None = None) -> list[dict[str, str]]:
         """Name, version, state and reason of each model, as the repository extension has them.
 
         A model is listed that lies in the folder and is not loaded. The reason of one that is ready says that what it
@@ -121,26 +129,21 @@ class Repository:
         """
         rows = [
             {"name": name, "version": str(version), **entry.row(version)}
-            for name, entry in {**self._unseen(), **self._entries}.items()
+            for name, entry in {**(unseen or {}), **self._entries}.items()
             for version in sorted({*entry.offers.versions, *entry.batchers})
         ]
         return [row for row in rows if row["state"] == "READY" or not ready_only]
 
-    def _unseen(self) -> dict[str, Entry]:
-        """What lies in the folder since it was last looked at."""
-        with contextlib.suppress(InputError):
-            found = self._look().items()
-            return {name: Entry(offers, wanted=False, required=False) for name, offers in found}
-        return {}
-
-    async def start(self, *, exit_on_error: bool = True) -> None:
-        """Load the models of the start, one after the other.
+    async def start(self, *, exit_on_error: bool = True, stops: Callable[[], bool] = lambda: False) -> None:
+        """Load the models of the start, one after the other, until ``stops``.
 
         Raises:
             Exception: why one cannot be loaded; without ``exit_on_error`` it is logged, and the server is ready without
                 that one.
         """
         for name, entry in list(self._entries.items()):
+            if stops():
+                return
             errors = await self.update(name, entry.offers) if entry.wanted else []
             if errors and exit_on_error:
                 raise errors[0].__cause__ or errors[0]  # whoever starts the server may know the whole reason
@@ -158,7 +161,8 @@ class Repository:
         offers = (await self.look()).get(name)
         if offers is None:
             raise UnknownModel(f"Request for unknown model: '{name}' is not found")
-        for error in await self.update(name, offers, load=True):
+        # Whoever asks may go: what is opened by then is still taken over or closed.
+        for error in await asyncio.shield(asyncio.create_task(self.update(name, offers, load=True))):
             raise error
 
     async def look(self) -> Mapping[str, Offers]:
@@ -186,6 +190,8 @@ class Repository:
     async def _bring(self, name: str, entry: Entry, load: bool) -> list[Unavailable]:
         errors, retired = [], []
         for version, offer in entry.offers.versions.items():
+            if not load and entry.holds(version, offer):
+                entry.failed.pop(version, None)  # what could not be loaded was taken back
             if not load and entry.tried(version, offer):
                 continue
             try:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import uvicorn
 from deploy.errors import MachineError
 from deploy.serving.bounds import Bound, Stalls, allow_files, unsent
 from deploy.serving.connection import Connection
+from deploy.serving.direct import WHOLE_BYTES
 from deploy.serving.drain import GRACE_SECONDS, Drain
 from deploy.serving.gate import Gate
 from deploy.serving.memory import keep_freed_memory
@@ -85,11 +87,12 @@ class _Server(uvicorn.Server):
         try:
             if self._grpc is not None:
                 self._grpc.port = await self._grpc.start()
-            await self._repository.start(exit_on_error=self._reload.exit_on_error)
+            await self._repository.start(exit_on_error=self._reload.exit_on_error, stops=lambda: self.should_exit)
         except Exception:
             await self.shutdown(sockets)
             raise
-        self._ready()
+        if not self.should_exit:
+            self._ready()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_SECOND == 0:
@@ -134,6 +137,7 @@ def serve(
     telemetry: Telemetry,
     reload: Reload | None = None,
     most_connections: int = 1000,
+    most_body: int = WHOLE_BYTES,
     overdue: Callable[[], None] | None = None,
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether every accepted request was answered.
@@ -149,6 +153,7 @@ def serve(
         telemetry: what the application and gRPC count, for the metrics.
         reload: when the folder is looked at; by default at SIGHUP alone.
         most_connections: clients beyond them get 503.
+        most_body: bytes of a body for which memory is taken as it comes; the application refuses longer ones.
         overdue: called in a thread, shortly after the limit, where something hangs and this function cannot return.
 
     Raises:
@@ -173,7 +178,7 @@ def serve(
         config = _config(app, limit)
         config.load()
         logging.getLogger("uvicorn.error").addFilter(_wanted)
-        config.http_protocol_class = Bound(config.http_protocol_class, most_connections)  # type: ignore[assignment]
+        config.http_protocol_class = Bound(partial(Connection, longest=most_body), most_connections)  # type: ignore[assignment]
 
         def announce() -> None:
             ready(replace(ports, grpc=grpc.port if grpc else None))

@@ -78,9 +78,12 @@ class Memory:
         if self.start + len(data) > self.segment.size:
             raise _shrunk(self.name)
         try:
-            os.pwrite(self.segment.file, data, self.start)
+            written = os.pwrite(self.segment.file, data, self.start)
         except OSError as error:  # the machine's shared memory is full: pages come only when they are written
             raise InputError(f"shared memory region '{self.name}' cannot be written", got=error.strerror) from error
+        if written < len(data):
+            got, expected = f"{written} bytes", f"{len(data)} bytes"
+            raise InputError(f"shared memory region '{self.name}' cannot be written", got=got, expected=expected)
 
 
 def _shrunk(name: str) -> InputError:

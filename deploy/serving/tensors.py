@@ -144,7 +144,7 @@ def shaped(name: str, values: Array, shape: list[int]) -> Array:
 def from_bytes(name: str, raw: bytes | memoryview, dtype: str, shape: list[int]) -> Array:
     """Little-endian elements in row-major order; each of BYTES has its length in front (u32)."""
     if dtype == "object":
-        return shaped(name, objects(_elements(name, raw)), shape)
+        return shaped(name, objects(_elements(name, raw, math.prod(shape))), shape)
     kind = np.dtype(dtype).newbyteorder("<")
     if len(raw) != math.prod(shape) * kind.itemsize:
         expected = f"{math.prod(shape) * kind.itemsize} for {NAMES[dtype]}{shape}"
@@ -152,9 +152,12 @@ def from_bytes(name: str, raw: bytes | memoryview, dtype: str, shape: list[int])
     return np.frombuffer(raw, kind).reshape(shape)
 
 
-def _elements(name: str, raw: bytes | memoryview) -> list[bytes]:
-    items, offset = [], 0
+def _elements(name: str, raw: bytes | memoryview, most: int) -> list[bytes]:
+    items: list[bytes] = []
+    offset = 0
     while offset < len(raw):
+        if len(items) == most:
+            raise InputError(f"input '{name}' has more elements than its shape", expected=most)
         if len(raw) - offset < _LENGTH.size:
             raise InputError(f"input '{name}' ends within a length")
         (length,) = _LENGTH.unpack_from(raw, offset)

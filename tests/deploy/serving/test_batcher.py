@@ -604,3 +604,28 @@ def test_with_several_instances_nothing_stands_behind_a_busy_one():
         await answered(tasks[0], 1)
 
     run_still(check())
+
+
+def test_what_stands_behind_a_failing_batch_runs_behind_its_retries():
+    async def check():
+        echo = Echo()
+        batcher = await started(echo, max_batch=2)
+        first = await held(batcher, echo)
+        bad, behind = [ask(batcher, tag) for tag in (1, 2)], [ask(batcher, tag) for tag in (3, 4)]
+        await settle()
+        infer, runs = echo.infer, []
+
+        def fails_together(feeds):
+            runs.append(feeds["x"][:, 0].tolist())
+            if runs[-1] == [1, 2]:
+                raise RuntimeError("together")
+            return infer(feeds)
+
+        echo.infer = fails_together
+        echo.gate.set()
+        await asyncio.gather(first, answered(bad[0], 1), answered(bad[1], 2))
+        await asyncio.gather(answered(behind[0], 3), answered(behind[1], 4))
+        assert runs == [[1, 2], [1], [2], [3, 4]]
+        assert all(one.started is not None for instance in batcher._instances for one in instance.runs)
+
+    run_still(check())

@@ -158,6 +158,32 @@ def test_a_body_that_ends_after_its_reply_leaves_the_connection_usable():
     assert against_server(client)
 
 
+def test_an_idle_connection_is_sent_nothing_after_a_body_that_came_late(monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+
+    def client(one):
+        one.sendall(b"POST /now HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
+        until(one, b"/now")
+        one.sendall(b"abc")
+        time.sleep(0.8)
+        one.sendall(b"GET /next HTTP/1.1\r\n\r\n")
+        until(one, b"/next")
+        return True
+
+    assert against_server(client)
+
+
+def test_a_large_body_that_nobody_waits_for_is_passed_over():
+    def client(one):
+        one.sendall(b"POST /now HTTP/1.1\r\nContent-Length: 900000\r\n\r\n")
+        until(one, b"/now")
+        one.sendall(b"x" * 900_000 + b"GET /next HTTP/1.1\r\n\r\n")
+        until(one, b"/next")
+        return True
+
+    assert against_server(client)
+
+
 def test_heads_in_pieces_and_two_at_once_are_answered_in_order():
     def client(one):
         request = b"POST /%d HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"

@@ -262,6 +262,21 @@ def test_a_page_of_another_site_can_do_nothing(live, origin):
     assert live.http.get("/v2/models/colours/ready").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example:8000", 403), ("evil.example", 403), ("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:1", 200)],
+)
+def test_a_name_that_leads_here_is_no_name_of_this_machine(host, status):
+    async def check():
+        app = application(Service(Repository({}, BatchSettings())), local=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{host}") as client:
+            own = {"Origin": f"http://{host}"}
+            assert (await client.post("/v2/repository/index", headers=own)).status_code == status
+            assert (await client.post("/v2/repository/index")).status_code == 200
+
+    asyncio.run(check())
+
+
 def test_a_page_of_the_server_itself_may_ask(live):
     own = {"Origin": f"http://{live.address}"}
     assert live.http.post("/v2/repository/index", headers=own).status_code == 200

@@ -39,8 +39,8 @@ async def factor(repository: Repository, name: str, version: str | None = None) 
     return float((await model.batcher.infer(row(1)))["y"][0, 0])
 
 
-def index_of(repository):
-    return {(each["name"], each["version"]): (each["state"], each["reason"]) for each in repository.index()}
+async def index_of(repository):
+    return {(each["name"], each["version"]): (each["state"], each["reason"]) for each in await repository.listed()}
 
 
 def run(check):
@@ -62,7 +62,7 @@ def test_the_newest_version_answers_and_each_answers_as_itself(tmp_path):
         assert [await factor(repository, "net", version) for version in (None, "2", "10")] == [10, 2, 10]
         with pytest.raises(UnknownModel, match="expected 2 or 10"):
             repository.model("net", "1")
-        assert index_of(repository) == {("net", "2"): ("READY", ""), ("net", "10"): ("READY", "")}
+        assert await index_of(repository) == {("net", "2"): ("READY", ""), ("net", "10"): ("READY", "")}
         assert await repository.drain()
 
     run(check)
@@ -79,7 +79,7 @@ def test_new_changed_and_removed_models_and_settings_are_picked_up_at_the_second
         gone.unlink()
         await watcher.look()
         assert [model.name for model in repository.loaded()] == ["gone", "kept"]
-        assert index_of(repository)[("new", "1")] == ("UNAVAILABLE", "not loaded")
+        assert (await index_of(repository))[("new", "1")] == ("UNAVAILABLE", "not loaded")
         await watcher.look()
         assert await factor(repository, "new") == 4
         with pytest.raises(UnknownModel):
@@ -125,7 +125,7 @@ def test_a_file_that_grows_is_not_picked_up(tmp_path):
             (tmp_path / "net.onnx").write_bytes(whole[:end])
             await watcher.look()
             assert await factor(repository, "net") == 1
-            assert index_of(repository) == {("net", "1"): ("READY", "")}
+            assert await index_of(repository) == {("net", "1"): ("READY", "")}
         await watcher.look()
         assert await factor(repository, "net") == 2
         assert await repository.drain()
@@ -142,7 +142,7 @@ def test_what_cannot_be_loaded_leaves_the_old_one_and_is_tried_once_until_it_cha
         for _ in range(4):
             await watcher.look()
         assert await factor(repository, "net") == 1
-        assert index_of(repository) == {("net", "1"): ("READY", "what has changed cannot be loaded")}
+        assert await index_of(repository) == {("net", "1"): ("READY", "what has changed cannot be loaded")}
         (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert said.startswith("model 'net' version 1 cannot be loaded; ONNX Runtime cannot load")
         with pytest.raises(Unavailable):
@@ -155,7 +155,7 @@ def test_what_cannot_be_loaded_leaves_the_old_one_and_is_tried_once_until_it_cha
         write_scale(file, 2)
         await twice(watcher)
         assert await factor(repository, "net") == 2
-        assert index_of(repository) == {("net", "1"): ("READY", "")}
+        assert await index_of(repository) == {("net", "1"): ("READY", "")}
         assert await repository.drain()
 
     with caplog.at_level(logging.ERROR, "deploy.serving"):
@@ -185,7 +185,7 @@ def test_explicit_control_loads_what_is_asked_for(tmp_path):
     async def check():
         repository, watcher = await started(tmp_path, only=["one"])
         assert repository.ready
-        assert index_of(repository)[("two", "1")] == ("UNAVAILABLE", "not loaded")
+        assert (await index_of(repository))[("two", "1")] == ("UNAVAILABLE", "not loaded")
         write_scale(two, 3)
         write_scale(tmp_path / "new.onnx", 4)
         await twice(watcher)
@@ -195,7 +195,7 @@ def test_explicit_control_loads_what_is_asked_for(tmp_path):
         assert (await factor(repository, "two"), await factor(repository, "new")) == (3, 4)
         await repository.unload("two")
         await watcher.look(told=True)
-        assert index_of(repository)[("two", "1")] == ("UNAVAILABLE", "unloaded")
+        assert (await index_of(repository))[("two", "1")] == ("UNAVAILABLE", "unloaded")
         assert await repository.drain()
 
     run(check)
@@ -229,7 +229,7 @@ def test_without_exit_on_error_the_others_are_served(tmp_path, caplog):
         assert not repository.ready
         await repository.start(exit_on_error=False)
         assert repository.ready
-        assert index_of(repository)[("bad", "1")] == ("UNAVAILABLE", "it cannot be loaded")
+        assert (await index_of(repository))[("bad", "1")] == ("UNAVAILABLE", "it cannot be loaded")
         assert await factor(repository, "good") == 1
         assert "bad.onnx" in caplog.text
         with pytest.raises(Exception, match="bad.onnx"):
