@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli.console import Console
-from deploy.manifest import Manifest, read_plan_manifest
-from deploy.serving.catalogue import Offers
-from deploy.serving.repository import Repository
 from deploy.serving.settings import ModelSettings, uses_cores
+
+if TYPE_CHECKING:
+    from deploy.manifest import Manifest
+    from deploy.serving.catalogue import Offers
+    from deploy.serving.repository import Repository
 
 _COLUMNS = ("Model", "version", "file", "precision", "instances × threads", "batch", "delay ms")
 
@@ -80,6 +82,8 @@ def found(name: str, offers: Offers) -> list[Served]:
 
 
 def _manifest(file: Path) -> Manifest | None:
+    from deploy.manifest import read_plan_manifest
+
     if file.suffix == ".plan":
         return read_plan_manifest(file)
     # Imported here: it costs half a second, which a server that starts does not need.

@@ -161,12 +161,13 @@ def serve(
         DeployError: a model cannot be loaded.
     """
     keep_freed_memory()
-    sys.setswitchinterval(SWITCH_SECONDS)
     allow_files(most_connections)
     gate, drain = Gate(app), Drain(limit, overdue or _hangs)
     app = gate
     with contextlib.ExitStack() as stack:
         stack.callback(drain.end)
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_SECONDS)
         listening = [stack.enter_context(_open(host, port, "--http-port"))]
         ports = Ports(_port(listening[0]))
         if metrics_port is not None:

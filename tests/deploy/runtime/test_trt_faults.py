@@ -220,7 +220,7 @@ def test_threads_that_share_a_lane(monkeypatch):
         try:
             for count in (1, 5, 8) * 10:
                 ask(opened, count)
-        except AssertionError as error:
+        except (AssertionError, MachineError) as error:  # wrong rows, or what another thread has not set yet
             failed.append(error)
 
     threads = [threading.Thread(target=client) for _ in range(4)]
