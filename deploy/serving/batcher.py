@@ -1,6 +1,6 @@
 """Dynamic batching: requests that wait together run together, as Triton's dynamic batcher does it.
 
-Everything here runs on one event loop; only the network runs in threads, one for each instance.
+Everything here runs on one event loop; only the network runs in threads: see :mod:`deploy.serving.instance`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from deploy.errors import DeployError, InputError
+from deploy.errors import InputError
 from deploy.serving.access import NO_KEY, has_key
 from deploy.serving.errors import (
     AlreadyRegistered,
@@ -23,7 +22,7 @@ from deploy.serving.errors import (
     UnknownModel,
     UnknownRegion,
     Unsupported,
-    told,
+    refusal,
 )
 from deploy.serving.grpc_observed import observed
 from deploy.serving.grpc_service import Methods
@@ -31,9 +30,7 @@ from deploy.serving.protobuf import message, services
 from deploy.serving.service import Service
 from deploy.serving.telemetry import Telemetry
 
-_LOG = logging.getLogger("deploy.serving")
 _CODES = grpc.StatusCode
-# The first that fits; anything else is a bug, of which the client learns nothing more.
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnknownModel, _CODES.NOT_FOUND),
     (UnknownRegion, _CODES.NOT_FOUND),
@@ -58,13 +55,7 @@ _STREAMED = 64  # requests of one stream that are under way; more stay with the 
 
 def _failure(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
     """The status of an error and what the client is told."""
-    for kind, code in _STATUS:
-        if isinstance(error, kind):
-            if isinstance(error, DeployError) and error.details:
-                _LOG.error("%s: %s", error.headline, "; ".join(error.details))
-            return code, told(error)
-    _LOG.error("%s failed", method, exc_info=error)
-    return _CODES.INTERNAL, "internal error"
+    return refusal(error, _STATUS, _CODES.INTERNAL, method)
 
 
 def _parsed(kind: Any, data: bytes) -> Any:

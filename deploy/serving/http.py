@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deploy.errors import DeployError, InputError
+from deploy.errors import InputError
 from deploy.serving.access import NO_KEY, OTHER_SITE, has_key, of_another_site
 from deploy.serving.bodies import SlowBody, compressed, read_body
 from deploy.serving.connection import ON_DISCONNECT
@@ -29,6 +28,7 @@ from deploy.serving.errors import (
     UnknownModel,
     UnknownRegion,
     Unsupported,
+    refusal,
     told,
 )
 from deploy.serving.http_regions import PREFIX, RegionHandlers
@@ -40,8 +40,6 @@ from deploy.serving.record import current
 from deploy.serving.repository import Model
 from deploy.serving.service import Service
 
-_LOG = logging.getLogger("deploy.serving")
-# The first that fits; anything else is a bug, of which the client learns nothing more.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownModel, 404),
     (UnknownRegion, 404),
@@ -207,13 +205,8 @@ def _failed(request: Request, error: Exception) -> Response:
         return Response(status_code=_GONE)
     if isinstance(error, HTTPException):
         return _json({"error": error.detail}, error.status_code)
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            if isinstance(error, DeployError) and error.details:
-                _LOG.error("%s: %s", error.headline, "; ".join(error.details))
-            return _json({"error": told(error)}, status)
-    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _json({"error": "internal error"}, 500)
+    status, text = refusal(error, _STATUS, 500, f"{request.method} {request.url.path}")
+    return _json({"error": text}, status)
 
 
 def _guarded(handler: Handler, key: str | None, open_to_all: bool, local: bool) -> Handler:
@@ -223,10 +216,7 @@ def _guarded(handler: Handler, key: str | None, open_to_all: bool, local: bool) 
         if key is not None and not open_to_all and not has_key(request.headers.get("authorization", ""), key):
             return _json({"error": NO_KEY}, 401)
         if of_another_site(request.headers.get("origin"), request.headers.get("host"), local=local):
-            return _json(
-                {"error": OTHER_SITE},
-                403,
-            )
+            return _json({"error": OTHER_SITE}, 403)
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - every error is a reply
